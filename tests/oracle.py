@@ -55,7 +55,7 @@ class Rejected:
 
     input: str
     source_file: str
-    line: str
+    line: bytes
 
 
 @dataclass
@@ -279,7 +279,7 @@ def read_lake(folder: str | Path) -> Lake:
                     check(row)
                 except DoesNotFitError:
                     source = path.relative_to(folder).as_posix()
-                    lake.rejected.append(Rejected(name, source, line.decode("utf-8", "replace")))
+                    lake.rejected.append(Rejected(name, source, line))
                 else:
                     rows[name].append(row)
     lake.rejected.sort()
