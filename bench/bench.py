@@ -1,0 +1,585 @@
+"""Measures etl.py beside its rivals, and against its targets.
+
+    python bench/bench.py                          every part, at the scale that fits 15 minutes on 2 cores
+    python bench/bench.py --only local --scale 1   one part, at the scale of the targets
+
+Writes bench/results.json (a part that was not run keeps its earlier figures) and bench/results.svg. README.md in this
+folder says what each part and figure means.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import matplotlib
+import psutil
+
+HERE = Path(__file__).resolve().parent
+JOB = HERE.parent / "etl.py"
+CACHE = HERE / ".cache"  # data, tools and scratch; safe to delete
+RESULTS = HERE / "results.json"
+VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+KEY, SECRET = "bench", "bench-secret"  # of the local server, which lives as long as its part
+IN_BUCKET, LAKE_BUCKET = "source", "lake"
+ROUNDS = 3
+FULL_SONGS, FULL_EVENTS = 14_896, 8_000  # the public data
+FEW_SONGS = 1_000  # where events are what is measured
+BARE_SESSION = "from pyspark.sql import SparkSession; print(SparkSession.builder.getOrCreate().range(10).count())"
+BY_ARTIST = "[PARTITIONS]\nSONGS = year, artist_id\nTIME = year, month\nSONGPLAYS = year, month\n"
+LAKE_COLUMNS = {
+    "songs": "song_id, title, artist_id, year::INT, duration",
+    "artists": "artist_id, name, location, latitude, longitude",
+    "users": "user_id, first_name, last_name, gender, level",
+    "time": "start_time::TIMESTAMP, hour, day, week, month::INT, year::INT, weekday",
+    "songplays": "songplay_id, start_time::TIMESTAMP, user_id, level, song_id, artist_id, session_id, location,"
+    " user_agent, year::INT, month::INT",
+}
+
+
+class Skipped(Exception):
+    """A part that this machine cannot run; the text says why."""
+
+
+@dataclass
+class Run:
+    """One run of one program."""
+
+    seconds: float  # the whole process
+    net: float  # as the program says, without its session's start
+    peak_mb: int  # the largest resident size of the process and all its children together
+    cpu: float  # processor seconds of the same
+    steps: dict[str, float] = field(default_factory=dict)
+    requests: dict[str, dict[str, int]] = field(default_factory=dict)  # by bucket and kind, counted at the server
+    server_cpu: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Figure:
+    """A measured value beside its target: the median and the spread of the runs."""
+
+    what: str
+    values: list[float]
+    target: float
+    at_most: bool  # whether the target is a ceiling or a floor
+
+    def summary(self) -> dict[str, Any]:
+        median = statistics.median(self.values)
+        return {
+            "what": self.what,
+            "median": round(median, 3),
+            "low": round(min(self.values), 3),
+            "high": round(max(self.values), 3),
+            "runs": len(self.values),
+            "target": self.target,
+            "met": median <= self.target if self.at_most else median >= self.target,
+            "at_most": self.at_most,
+        }
+
+
+Runs = dict[str, list[Run]]
+Part = Callable[[float], tuple[Runs, list[Figure]]]
+
+
+# Running programs
+
+
+def execute(command: list[str], env: Mapping[str, str] | None = None) -> tuple[Run, str]:
+    """Runs a program to its end and watches its process tree; returns what it took and its standard output."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        started = time.monotonic()
+        child = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **(env or {})})
+        root, peak, cpu = psutil.Process(child.pid), 0, dict[int, float]()
+        while child.poll() is None:
+            resident = 0
+            with suppress(psutil.NoSuchProcess):  # one that ended since it was listed
+                for process in (root, *root.children(recursive=True)):
+                    resident += process.memory_info().rss
+                    times = process.cpu_times()
+                    cpu[process.pid] = times.user + times.system
+            peak = max(peak, resident)
+            time.sleep(0.2)
+        seconds = time.monotonic() - started
+        for stream in (out, err):
+            stream.seek(0)
+        if child.returncode:
+            sys.exit(f"bench.py: {' '.join(command)} ended with {child.returncode}:\n{err.read()[-2000:]}")
+        return Run(seconds, seconds, peak >> 20, round(sum(cpu.values()), 1)), out.read()
+
+
+def run_job(source: str, target: str, *options: str, env: Mapping[str, str] | None = None) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        command = [sys.executable, str(JOB), "--input", source, "--output", target, "--report", str(report), *options]
+        run, _ = execute(command, env)
+        told = json.loads(report.read_text())
+    run.net, run.steps = told["seconds"], told["steps"]
+    return run
+
+
+def run_rival(name: str, source: str, target: str, env: Mapping[str, str] | None = None) -> Run:
+    run, printed = execute([sys.executable, str(HERE / name), source, target], env)
+    run.net = json.loads(printed.splitlines()[-1])["seconds"]
+    return run
+
+
+def side_by_side(programs: Mapping[str, Callable[[], Run]], once: str = "") -> Runs:
+    """Runs A B C, A B C, A B C, so that a slow minute of the machine meets all of them; the longest only once."""
+    runs: Runs = {name: [] for name in programs}
+    for turn in range(ROUNDS):
+        for name, program in programs.items():
+            if turn and name == once:
+                continue
+            run = program()
+            runs[name].append(run)
+            print(f"  {name:<16}{run.seconds:8.1f} s, {run.net:8.1f} s net, {run.peak_mb:6,} MB", flush=True)
+    return runs
+
+
+def ratios(above: list[Run], below: list[Run], value: Callable[[Run], float]) -> list[float]:
+    """One ratio for each turn; a program that ran once stands against each run of the other."""
+    turns = max(len(above), len(below))
+    above, below = (runs * turns if len(runs) == 1 else runs for runs in (above, below))
+    return [value(a) / value(b) for a, b in zip(above, below, strict=True)]
+
+
+def whole(run: Run) -> float:
+    return run.seconds
+
+
+def net(run: Run) -> float:
+    return run.net
+
+
+# Data and lakes
+
+
+def make_data(songs: float, events: float, months: int = 1) -> str:
+    songs, events = round(songs), round(events)
+    folder = CACHE / "data" / f"{songs}-{events}-{months}"
+    if not folder.exists():
+        print(f"  generating {songs:,} songs and {events:,} events")
+        unfinished = folder.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        sizes = ["--songs", str(songs), "--events", str(events), "--months", str(months)]
+        execute([sys.executable, str(HERE / "generate.py"), *sizes, "--seed", "1", "--out", str(unfinished)])
+        unfinished.rename(folder)
+    return str(folder)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder on the same disk as the data, and gone afterwards."""
+    CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        yield Path(folder)
+
+
+def into_fresh_lake(program: Callable[[str], Run]) -> Callable[[], Run]:
+    def run() -> Run:
+        with scratch() as folder:
+            return program(str(folder / "lake"))
+
+    return run
+
+
+def fingerprint(lake: Path) -> dict[str, list[Any]]:
+    """Rows of each table and a hash of them that does not depend on their order."""
+    duckdb.execute("SET TimeZone = 'UTC'")
+    return {
+        table: duckdb.execute(
+            f"SELECT count(*), bit_xor(hash({columns})), sum(hash({columns})) FROM read_parquet($files)",
+            {"files": str(lake / table / "**/*.parquet")},
+        ).fetchall()
+        for table, columns in LAKE_COLUMNS.items()
+    }
+
+
+def require_equal_lakes(source: str) -> None:
+    """A rival that makes other tables is no rival: compares the lakes of the job, DuckDB and Polars row by row."""
+    with scratch() as folder:
+        run_job(source, str(folder / "job"))
+        expected = fingerprint(folder / "job")
+        for name in ("duckdb", "polars"):
+            run_rival(f"with_{name}.py", source, str(folder / name))
+            for table, rows in fingerprint(folder / name).items():
+                if rows != expected[table]:
+                    sys.exit(f"bench.py: {table} of {name} is not the job's: {rows} instead of {expected[table]}")
+
+
+# The S3 server
+
+
+def build_tools() -> tuple[Path, Path]:
+    """The S3 server and the counting proxy, built once into the cache."""
+    server, proxy = CACHE / "bin" / "versitygw", CACHE / "bin" / "proxy"
+    if not shutil.which("go") and not (server.exists() and proxy.exists()):
+        raise Skipped("the S3 server is built with Go, which is not on this machine")
+    if not server.exists():
+        print(f"  building {VERSITYGW}, about two minutes", flush=True)
+        env = {**os.environ, "GOBIN": str(server.parent)}
+        built = subprocess.run(["go", "install", VERSITYGW], env=env, capture_output=True, text=True, check=False)
+        if built.returncode:
+            raise Skipped(f"the S3 server could not be built: {built.stderr.strip().splitlines()[-1]}")
+    source = HERE / "proxy.go"
+    if not proxy.exists() or proxy.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(["go", "build", "-o", str(proxy), str(source)], check=True)
+    return server, proxy
+
+
+class S3:
+    """A local S3 server behind a proxy that counts its requests and delays its answers."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        server, proxy = build_tools()
+        self.root = stack.enter_context(scratch())
+        for bucket in (IN_BUCKET, LAKE_BUCKET):
+            (self.root / bucket).mkdir()
+        # A socket's path has to be short, and the checkout's may not be.
+        self.socket = Path(stack.enter_context(tempfile.TemporaryDirectory()), "s3")
+        flags = ["--quiet", "--keep-alive", "--port", str(self.socket), "--access", KEY, "--secret", SECRET]
+        self.server = stack.enter_context(
+            started([str(server), *flags, "posix", "--default-etag", "0" * 32, str(self.root)])
+        )
+        while not self.socket.exists():
+            if self.server.poll() is not None:
+                raise Skipped("the S3 server does not start here")
+            time.sleep(0.05)
+        self.proxy = stack.enter_context(started([str(proxy), str(self.socket)]))
+        assert self.proxy.stdout
+        self.url = f"http://127.0.0.1:{int(self.proxy.stdout.readline())}"
+        self.env = {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url,
+        }
+
+    def seed(self, data: str) -> str:
+        """Puts the data into the bucket by links, without the gateway; returns its URI."""
+        shutil.copytree(data, self.root / IN_BUCKET / "data", copy_function=os.link)
+        return f"s3a://{IN_BUCKET}/data"
+
+    def measured(self, program: Callable[[str], Run], delay_ms: int = 0) -> Callable[[], Run]:
+        """The program with an empty lake as its argument, its requests counted from the first to the last."""
+
+        def run() -> Run:
+            shutil.rmtree(self.root / LAKE_BUCKET / "lake", ignore_errors=True)
+            self._counts("POST", f"?ms={delay_ms}")
+            before = self._cpu()
+            run = program(f"s3a://{LAKE_BUCKET}/lake")
+            run.requests = self._counts("GET")
+            run.server_cpu = {name: round(seconds - before[name], 1) for name, seconds in self._cpu().items()}
+            return run
+
+        return run
+
+    def lake_files(self) -> int:
+        return sum(path.is_file() for path in (self.root / LAKE_BUCKET / "lake").rglob("*"))
+
+    def _cpu(self) -> dict[str, float]:
+        times = {name: psutil.Process(getattr(self, name).pid).cpu_times() for name in ("server", "proxy")}
+        return {name: time.user + time.system for name, time in times.items()}
+
+    def _counts(self, method: str, query: str = "") -> dict[str, dict[str, int]]:
+        request = urllib.request.Request(f"{self.url}/__counts__{query}", method=method)
+        with urllib.request.urlopen(request) as answer:
+            counts: dict[str, dict[str, int]] = json.load(answer)
+        return counts
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def requests_of(run: Run, *buckets: str) -> int:
+    return sum(sum(run.requests.get(bucket, {}).values()) for bucket in buckets)
+
+
+def requests(run: Run) -> int:
+    return requests_of(run, IN_BUCKET, LAKE_BUCKET)
+
+
+# The parts
+
+
+def sample(scale: float) -> tuple[Runs, list[Figure]]:
+    """The sample as shipped, the whole process, against a bare Spark session that counts ten rows."""
+    data = str(HERE.parent / "data")
+    runs = side_by_side(
+        {
+            "job": into_fresh_lake(lambda lake: run_job(data, lake)),
+            "bare session": lambda: execute([sys.executable, "-c", BARE_SESSION])[0],
+        }
+    )
+    against = ratios(runs["job"], runs["bare session"], whole)
+    return runs, [Figure("sample, whole process, against a bare Spark session", against, 2, at_most=True)]
+
+
+def local(scale: float) -> tuple[Runs, list[Figure]]:
+    """The full shape on local disk, against the three rivals."""
+    data = make_data(FULL_SONGS * scale, FULL_EVENTS)
+    require_equal_lakes(data)
+    runs = side_by_side(
+        {
+            "job": into_fresh_lake(lambda lake: run_job(data, lake)),
+            "duckdb": into_fresh_lake(lambda lake: run_rival("with_duckdb.py", data, lake)),
+            "polars": into_fresh_lake(lambda lake: run_rival("with_polars.py", data, lake)),
+            "classic": into_fresh_lake(lambda lake: run_rival("classic.py", data, lake)),
+        },
+        once="classic",
+    )
+    job = runs["job"]
+    return runs, [
+        Figure("full shape, local, times faster than classic", ratios(runs["classic"], job, whole), 18, at_most=False),
+        Figure("full shape, local, net, against DuckDB", ratios(job, runs["duckdb"], net), 2, at_most=True),
+        check_share(job),
+    ]
+
+
+def check_share(runs: list[Run]) -> Figure:
+    return Figure(
+        "checks and report, percent of the run",
+        [100 * (run.steps["check"] + run.steps["report"]) / run.net for run in runs],
+        10,
+        at_most=True,
+    )
+
+
+def s3(scale: float) -> tuple[Runs, list[Figure]]:
+    """The full shape on S3 without latency: the default layout, and songs by year and artist_id, against classic."""
+    data = make_data(FULL_SONGS * scale, FULL_EVENTS)
+    per_file: list[float] = []
+    with ExitStack() as stack:
+        server = S3(stack)
+        source = server.seed(data)
+        config = server.root / "by_artist.cfg"
+        config.write_text(BY_ARTIST)
+
+        def by_artist(lake: str) -> Run:
+            return run_job(source, lake, "--config", str(config), env=server.env)
+
+        def counted_by_artist() -> Run:
+            run = server.measured(by_artist)()
+            per_file.append(requests_of(run, LAKE_BUCKET) / server.lake_files())
+            return run
+
+        runs = side_by_side(
+            {
+                "job": server.measured(lambda lake: run_job(source, lake, env=server.env)),
+                "job by artist": counted_by_artist,
+                "classic": server.measured(lambda lake: run_rival("classic.py", source, lake, server.env)),
+            },
+            once="classic",
+        )
+    job, classic = runs["job"], runs["classic"]
+    songs_written = ratios(classic, runs["job by artist"], whole)
+    total = [float(requests(run)) for run in job]
+    return runs, [
+        Figure("full shape, S3 requests", total, round(30_500 * scale), at_most=True),
+        Figure("full shape, S3, times faster than classic", ratios(classic, job, whole), 8, at_most=False),
+        Figure("songs by artist, S3 requests a file", per_file, 4, at_most=True),
+        Figure("songs by artist, S3, times faster than classic", songs_written, 3, at_most=False),
+    ]
+
+
+def latency(scale: float) -> tuple[Runs, list[Figure]]:
+    """The full shape on S3 with 0, 10 and 25 ms added to each answer."""
+    data = make_data(FULL_SONGS * scale, FULL_EVENTS)
+    with ExitStack() as stack:
+        server = S3(stack)
+        source = server.seed(data)
+
+        def job(lake: str) -> Run:
+            return run_job(source, lake, env=server.env)
+
+        runs = side_by_side({f"{ms} ms": server.measured(job, ms) for ms in (0, 10, 25)})
+    against = ratios(runs["25 ms"], runs["0 ms"], whole)
+    return runs, [Figure("full shape, S3, 25 ms against 0 ms", against, 1.15, at_most=True)]
+
+
+def events(scale: float) -> tuple[Runs, list[Figure]]:
+    """2 million events on local disk, against DuckDB and Polars."""
+    data = make_data(FEW_SONGS, 2_000_000 * scale)
+    runs = side_by_side(
+        {
+            "job": into_fresh_lake(lambda lake: run_job(data, lake)),
+            "duckdb": into_fresh_lake(lambda lake: run_rival("with_duckdb.py", data, lake)),
+            "polars": into_fresh_lake(lambda lake: run_rival("with_polars.py", data, lake)),
+        }
+    )
+    return runs, [
+        Figure("2 million events, net, against DuckDB", ratios(runs["job"], runs["duckdb"], net), 2, at_most=True),
+        check_share(runs["job"]),
+    ]
+
+
+def growth(scale: float) -> tuple[Runs, list[Figure]]:
+    """From 1 to 10 million events on local disk: the job's time and memory."""
+    few, many = (make_data(FEW_SONGS, size * scale) for size in (1_000_000, 10_000_000))
+    runs = side_by_side(
+        {
+            "1 million": into_fresh_lake(lambda lake: run_job(few, lake)),
+            "10 million": into_fresh_lake(lambda lake: run_job(many, lake)),
+        }
+    )
+    peak = [run.peak_mb / 1024 for run in runs["10 million"]]
+    return runs, [
+        Figure("1 to 10 million events, growth", ratios(runs["10 million"], runs["1 million"], net), 9, at_most=True),
+        Figure("10 million events, peak GB of the process tree", peak, 3, at_most=True),
+    ]
+
+
+def months(scale: float) -> tuple[Runs, list[Figure]]:
+    """The same number of events in one month and in twelve; no target."""
+    one, twelve = (make_data(FEW_SONGS, 2_000_000 * scale, months=count) for count in (1, 12))
+    runs = side_by_side(
+        {
+            "one month": into_fresh_lake(lambda lake: run_job(one, lake)),
+            "twelve months": into_fresh_lake(lambda lake: run_job(twelve, lake)),
+        }
+    )
+    return runs, []
+
+
+def cold(scale: float) -> tuple[Runs, list[Figure]]:
+    """The first S3 run on a machine: what an empty jar cache has to be filled with. One run: it is the network's."""
+    with ExitStack() as stack:
+        server = S3(stack)
+        jars = stack.enter_context(scratch())
+        source = server.seed(str(HERE.parent / "data"))
+        env = {**server.env, "PYSPARK_SUBMIT_ARGS": f"--conf spark.jars.ivy={jars} pyspark-shell"}
+        run = server.measured(lambda lake: run_job(source, lake, env=env))()
+        megabytes = sum(path.stat().st_size for path in jars.rglob("*.jar") if not path.is_symlink()) / 1e6
+    return {"job": [run]}, [Figure("cold start on S3, MB of jars", [megabytes], 16, at_most=True)]
+
+
+def proxy(scale: float) -> tuple[Runs, list[Figure]]:
+    """What the proxy itself adds: the same request through it and straight to the server, one at a time."""
+
+    def median_ms(connection: http.client.HTTPConnection) -> float:
+        taken = []
+        for _ in range(1000):
+            since = time.monotonic()
+            connection.request("HEAD", f"/{IN_BUCKET}/data")
+            connection.getresponse().read()
+            taken.append(1000 * (time.monotonic() - since))
+        return statistics.median(taken)
+
+    with ExitStack() as stack:
+        server = S3(stack)
+        straight = http.client.HTTPConnection("localhost")
+        straight.sock = socket.socket(socket.AF_UNIX)
+        straight.sock.connect(str(server.socket))
+        through = http.client.HTTPConnection(server.url.removeprefix("http://"))
+        for _ in range(ROUNDS):
+            print(
+                f"  a request takes {median_ms(straight):.2f} ms straight, {median_ms(through):.2f} ms through the proxy"
+            )
+    return {}, []
+
+
+# Each part with the scale at which all of them together stay under 15 minutes on 2 cores; the targets are for scale 1.
+PARTS: dict[str, tuple[Part, float]] = {
+    "sample": (sample, 1),
+    "local": (local, 1),
+    "s3": (s3, 0.1),
+    "latency": (latency, 0.1),
+    "events": (events, 0.25),
+    "growth": (growth, 0.1),
+    "months": (months, 0.25),
+    "cold": (cold, 1),
+}
+
+
+# Results
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def draw(parts: Mapping[str, Any]) -> None:
+    """One line a figure: how far it is from its target, the spread as a bar; right of the line is better."""
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 8})
+    from matplotlib.figure import Figure as Canvas
+
+    lines = [(f"{figure['what']} ({part['scale']:g})", figure) for part in parts.values() for figure in part["figures"]]
+    canvas = Canvas(figsize=(7, 0.6 + 0.26 * len(lines)), layout="constrained")
+    axes = canvas.subplots()
+    for row, (_, figure) in enumerate(lines):
+        sign = -1 if figure["at_most"] else 1
+        low, median, high = ((figure[name] / figure["target"]) ** sign for name in ("low", "median", "high"))
+        axes.plot([low, high], [row, row], color="0.6", linewidth=3, solid_capstyle="round")
+        axes.plot(median, row, "o", color="black", markerfacecolor="black" if figure["met"] else "white")
+        axes.annotate(f"{figure['median']:,g}", (median, row), (0, 4), textcoords="offset points", ha="center", size=6)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(range(len(lines)), [what for what, _ in lines])
+    axes.invert_yaxis()
+    axes.set_xlabel("times better than the target (filled: met); in brackets the scale")
+    canvas.savefig(HERE / "results.svg", metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measures etl.py beside its rivals and against its targets.")
+    parser.add_argument("--only", choices=[*PARTS, "proxy"], help="one part instead of all")
+    parser.add_argument("--scale", type=float, help="1 is the size the targets are for; only with --only")
+    options = parser.parse_args()
+    if options.scale and not options.only:
+        parser.error("--scale needs --only")
+
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"parts": {}}
+    results["machine"] = machine()
+    began = time.monotonic()
+    for name in [options.only] if options.only else PARTS:
+        part, default_scale = PARTS.get(name, (proxy, 1))
+        scale = options.scale or default_scale
+        print(f"{name}, scale {scale:g}", flush=True)
+        try:
+            runs, figures = part(scale)
+        except Skipped as reason:
+            print(f"  skipped: {reason}")
+            continue
+        summaries = [figure.summary() for figure in figures]
+        for figure in summaries:
+            spread = f"{figure['low']:g} to {figure['high']:g}"
+            print(f"  {figure['what']}: {figure['median']:g} ({spread}), target {figure['target']:g}")
+        if runs:
+            raw = {program: [asdict(run) for run in taken] for program, taken in runs.items()}
+            results["parts"][name] = {"scale": scale, "figures": summaries, "runs": raw}
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            draw(results["parts"])
+    print(f"done in {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
