@@ -20,10 +20,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
 FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent))  # etl.py, for its session
+
 TABLES = {
     "songs": "song_id title artist_id year duration",
     "artists": "artist_id name location latitude longitude",
@@ -34,7 +39,8 @@ TABLES = {
 DIFF_LINES = 20
 
 Result = list[list[str]]
-Query = Callable[[str], tuple[Sequence[str], Sequence[Sequence[Any]]]]
+Answer = tuple[Sequence[str], Sequence[Sequence[Any]]]
+Query = Callable[[str], Answer]
 
 
 class CheckError(Exception):
@@ -79,7 +85,7 @@ def duckdb_engine(lake: str) -> Iterator[Query]:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
 
-        def query(sql: str) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+        def query(sql: str) -> Answer:
             try:
                 answer = connection.sql(sql)
                 return answer.columns, answer.fetchall()
@@ -94,40 +100,45 @@ def duckdb_engine(lake: str) -> Iterator[Query]:
         yield query
 
 
-@contextmanager
-def spark_engine(lake: str, config: str | None) -> Iterator[Query]:
-    sys.path.insert(0, str(FOLDER.parent))
+def spark_query(spark: SparkSession, lake: str) -> Query:
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
+    import etl
+
+    missing = []
+    for table in TABLES:
+        try:
+            spark.read.parquet(f"{lake}/{table}").createOrReplaceTempView(table)
+        except (PySparkException, Py4JError) as error:
+            if not any(name in str(error) for name in ("[PATH_NOT_FOUND]", "[UNABLE_TO_INFER_SCHEMA]")):
+                raise CheckError(f"cannot read table {table}: {etl.explain(error)}") from error
+            missing.append(table)
+    refuse_missing(lake, missing)
+
+    def query(sql: str) -> Answer:
+        try:
+            answer = spark.sql(sql)
+            return answer.columns, answer.collect()
+        except (PySparkException, Py4JError) as error:
+            raise CheckError(etl.explain(error)) from error
+
+    return query
+
+
+@contextmanager
+def spark_engine(lake: str, config: str | None) -> Iterator[Query]:
     import etl
 
     try:
         arguments = ["--output", lake, *(("--config", config) if config else ())]
         settings = etl.make_settings(etl.parse_options(arguments))
-        root = settings.output
-        spark = etl.create_session(dataclasses.replace(settings, input=root))  # the lake is all that is read
+        spark = etl.create_session(dataclasses.replace(settings, input=settings.output))  # all that is read
     except (etl.ConfigError, etl.JobError) as error:
         raise CheckError(first_line(error)) from error
     try:
         spark.conf.set("spark.sql.session.timeZone", "UTC")
-
-        def query(sql: str) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
-            try:
-                answer = spark.sql(sql)
-                return answer.columns, answer.collect()
-            except PySparkException as error:
-                raise CheckError(first_line(error)) from error
-
-        missing = []
-        for table in TABLES:
-            try:
-                spark.read.parquet(f"{root}/{table}").createOrReplaceTempView(table)
-            except PySparkException as error:
-                if not any(name in str(error) for name in ("[PATH_NOT_FOUND]", "[UNABLE_TO_INFER_SCHEMA]")):
-                    raise CheckError(f"cannot read table {table}: {first_line(error)}") from error
-                missing.append(table)
-        refuse_missing(lake, missing)
-        yield query
+        yield spark_query(spark, settings.output)
     finally:
         spark.stop()
 
