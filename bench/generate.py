@@ -45,19 +45,24 @@ HOURS = (30, 24, 22, 20, 22, 26, 34, 40, 48, 54, 58, 62, 66, 76, 90, 104, 110, 1
 WEEKDAYS = (100, 110, 122, 112, 118, 64, 52)
 LAUNCH_HOUR = 20  # the service opens on the evening of its first day
 
-SYLLABLES = (
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+SYLLABLES = words(
     "ba bel bri cor dan del dor el fen fi gar gi hol is jo ka kel la lin lo mar mi mo na nel no or pa per qui ra "
     "ren ri ro sa sel shi so ta tel to tri u val ven vi wen wil ya zan zo ör né ñi ål šu żo ía"
-).split()
-ADJECTIVES = (
+)
+ADJECTIVES = words(
     "Amber Borrowed Broken Careful Copper Distant Electric Faded Final Golden Half Hollow Honest Idle Late Little "
     "Lonely Lucky Neon Northern Old Open Paper Patient Quiet Restless Salt Second Silver Slow Spare Velvet"
-).split()
-NOUNS = (
+)
+NOUNS = words(
     "Avenue Balcony Bridges Calendar Carousel Coastline Compass Daylight Elevator Engines Fireflies Harbour Hours "
     "Island Kitchen Lanterns Letters Machines Maps Meridian Mirrors Orchard Photograph Pilots Radio Rain Rivers "
     "Satellite Shadows Signals Staircase Static Summer Telephone Thunder Tigers Trains Umbrella Windows Winter"
-).split()
+)
 TITLE_FORMS = ("{a} {n}", "{n}", "The {a} {n}", "{n} and {m}", "{n} in the {m}", "My {a} {n}", "No More {n}", "{w}")
 NAME_FORMS = ("{w}", "The {n}", "{w} {v}", "{a} {n}", "{w} & the {n}", "DJ {w}", "{w} {v} Trio")
 # Rare titles: quotes and backslashes, other scripts, a character beyond the 16-bit plane, and a line separator that
@@ -86,13 +91,13 @@ PLACES = (  # name, latitude, longitude, listeners
 )
 FAR_PLACES = (("Malmö, Sweden", 55.6, 13.0), ("São Paulo, Brazil", -23.55, -46.63), ("Leeds, England", 53.8, -1.55))
 FIRST_NAMES = {
-    "F": "Ada Beatriz Chloë Dina Elif Freya Grace Hana Inés Jo Kaia Lucía Mira Nadia Olga Priya Rosa Tove".split(),
-    "M": "Adam Björn Caleb Dev Emil Felix Goran Hugo Iker José Kofi Liam Marek Noah Otto Pavel Ravi Tom".split(),
+    "F": words("Ada Beatriz Chloë Dina Elif Freya Grace Hana Inés Jo Kaia Lucía Mira Nadia Olga Priya Rosa Tove"),
+    "M": words("Adam Björn Caleb Dev Emil Felix Goran Hugo Iker José Kofi Liam Marek Noah Otto Pavel Ravi Tom"),
 }
-LAST_NAMES = (
+LAST_NAMES = words(
     "Adeyemi Bauer Castellanos Doyle Eriksson Fonseca Grant Holloway Ivanov Jensen Kimura Lindqvist Moreau Núñez "
     "O'Dell Petrov Quist Rivera Sørensen Tanaka Underhill Vance Whitlock Yilmaz Zamora"
-).split()
+)
 SYSTEMS = ("Windows NT 10.0; Win64; x64", "Macintosh; Intel Mac OS X 10_14", "X11; Linux x86_64", "iPhone; CPU OS 12_1")
 BROWSERS = ("Firefox/63.0", "AppleWebKit/605.1.15 Version/12.0 Safari/605.1.15", "AppleWebKit/537.36 Chrome/70.0.3538")
 

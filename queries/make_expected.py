@@ -15,14 +15,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import oracle  # noqa: E402
+import oracle
+
+FOLDER = Path(__file__).resolve().parent
 
 Row = dict[str, Any]
 Groups = list[tuple[Any, list[Row]]]
@@ -104,7 +106,7 @@ class Questions:
         changes: defaultdict[date, list[str]] = defaultdict(list)
         for _, plays in grouped(self.plays, lambda play: play["user_id"]):
             plays.sort(key=lambda play: (play["start_time"], play["session_id"], play["songplay_id"]))
-            for before, after in zip(plays, plays[1:], strict=False):
+            for before, after in pairwise(plays):
                 if before["level"] != after["level"]:
                     changes[day_of(after)].append(after["level"])
         return "year month day upgrades downgrades", [

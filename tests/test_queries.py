@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,12 @@ import duckdb
 import pytest
 from pyspark.sql import SparkSession
 
-ROOT = Path(__file__).parents[1]
-QUERIES = ROOT / "queries"
-sys.path.insert(0, str(QUERIES))
+sys.path.insert(0, str(Path(__file__).parents[1] / "queries"))
 
-import check  # noqa: E402
-import make_expected  # noqa: E402
+import check
+import make_expected
 
+QUERIES = Path(__file__).parents[1] / "queries"
 NAMES = sorted(path.stem for path in QUERIES.glob("*.sql"))
 
 
@@ -68,6 +68,7 @@ class TestEngines:
     def test_duckdb_agrees(self, sample_lake: str) -> None:
         run = subprocess.run(
             [sys.executable, str(QUERIES / "check.py"), "--lake", sample_lake],
+            check=False,
             capture_output=True,
             text=True,
             timeout=120,
@@ -80,9 +81,11 @@ class TestEngines:
     def test_spark_agrees(self, sample_lake: str) -> None:
         run = subprocess.run(
             [sys.executable, str(QUERIES / "check.py"), "--lake", sample_lake, "--engine", "spark"],
+            check=False,
             capture_output=True,
             text=True,
             timeout=400,
+            env={**os.environ, "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1"},  # half the time, for a run this short
         )
         assert run.returncode == 0, run.stdout + run.stderr
         assert run.stdout.splitlines()[-1] == f"{len(NAMES)} of {len(NAMES)} queries as expected"
