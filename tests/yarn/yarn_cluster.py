@@ -1,0 +1,413 @@
+"""A real YARN on this machine, with an S3 server beside it, set up as a platform sets up its clusters.
+
+ResourceManager and NodeManagers are Hadoop's own, one process each, in the version that pyspark bundles. Jars,
+committer, credentials and endpoint come from the cluster's configuration files, and the nodes' Python has nothing but
+pyspark's own files: a job that brings or needs more fails here as it would there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import boto3
+import pyspark
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+SPARK_HOME = Path(pyspark.__file__).parent
+HADOOP_VERSION = next(SPARK_HOME.glob("jars/hadoop-client-api-*.jar")).stem.rpartition("-")[2]
+SDK_VERSION = "2.29.52"
+NODES = 2
+START_SECONDS = 90
+
+# What YARN's servers need beside pyspark's own jars. hadoop-client-minicluster holds the servers and most of their
+# libraries in one jar.
+YARN_JARS = f"""
+    <dependency org="org.apache.hadoop" name="hadoop-client-minicluster" rev="{HADOOP_VERSION}" transitive="false"/>
+    <dependency org="org.bouncycastle" name="bcpkix-jdk18on" rev="1.80" transitive="false"/>
+    <dependency org="org.bouncycastle" name="bcutil-jdk18on" rev="1.80" transitive="false"/>
+    <dependency org="javax.xml.bind" name="jaxb-api" rev="2.2.11" transitive="false"/>
+    <dependency org="com.sun.xml.bind" name="jaxb-impl" rev="2.2.3-1" transitive="false"/>
+    <dependency org="javax.activation" name="javax.activation-api" rev="1.2.0" transitive="false"/>
+"""
+# S3A and the magic committer, less what pyspark has.
+S3A_JARS = f"""
+    <dependency org="org.apache.hadoop" name="hadoop-aws" rev="{HADOOP_VERSION}" transitive="false"/>
+    <dependency org="org.apache.spark" name="spark-hadoop-cloud_2.13" rev="{pyspark.__version__}" transitive="false"/>
+    <dependency org="org.wildfly.openssl" name="wildfly-openssl" rev="1.1.3.Final" transitive="false"/>
+    <dependency org="software.amazon.awssdk" name="s3" rev="{SDK_VERSION}" conf="default"/>
+    <dependency org="software.amazon.awssdk" name="s3-transfer-manager" rev="{SDK_VERSION}" conf="default"/>
+    <dependency org="software.amazon.awssdk" name="sts" rev="{SDK_VERSION}" conf="default"/>
+    <exclude org="io.netty"/><exclude org="org.slf4j"/><exclude org="org.apache.httpcomponents"/>
+    <exclude org="commons-codec"/><exclude org="commons-logging"/>
+"""
+
+
+def fetch_jars(dependencies: str, cache: Path) -> Path:
+    """A folder with the jars of these Ivy dependencies: Maven Central's, by the Ivy that pyspark bundles."""
+    folder = cache / hashlib.sha256(dependencies.encode()).hexdigest()[:12]
+    if not folder.is_dir():
+        ivy = next(SPARK_HOME.glob("jars/ivy-*.jar"))
+        with tempfile.TemporaryDirectory(dir=cache) as unfinished:
+            module = Path(unfinished, "ivy.xml")
+            module.write_text(
+                '<ivy-module version="2.0"><info organisation="test" module="yarn"/>'
+                f"<dependencies>{dependencies}</dependencies></ivy-module>"
+            )
+            subprocess.run(
+                [
+                    *("java", f"-Divy.default.ivy.user.dir={cache}", "-Divy.maven.lookup.sources=false"),
+                    *("-Divy.maven.lookup.javadoc=false", "-jar", ivy, "-ivy", module, "-cache", cache / "ivy"),
+                    *("-retrieve", f"{unfinished}/jars/[artifact]-[revision].[ext]", "-types", "jar", "-error"),
+                ],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                timeout=600,
+            )
+            os.rename(f"{unfinished}/jars", folder)
+    return folder
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def find_java_home() -> str:
+    shown = subprocess.run(
+        ["java", "-XshowSettings:properties", "-version"], capture_output=True, text=True, check=True
+    )
+    return next(line.split("=")[1].strip() for line in shown.stderr.splitlines() if " java.home =" in line)
+
+
+def write_xml(path: Path, properties: dict[str, object]) -> None:
+    items = "".join(
+        f"<property><name>{escape(name)}</name><value>{escape(str(value))}</value></property>\n"
+        for name, value in properties.items()
+    )
+    path.write_text(f"<configuration>\n{items}</configuration>\n")
+
+
+class S3Server:
+    """moto's S3, which tells `before` each request (method, path with query) before it answers it."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[str, str], None] | None = None
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request buries what failed
+        app = DomainDispatcherApplication(create_backend_app)
+
+        def watched(environ: dict[str, Any], start_response: Any) -> Any:
+            if self.before:
+                self.before(environ["REQUEST_METHOD"], f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}")
+            return app(environ, start_response)
+
+        self._server = make_server("127.0.0.1", 0, watched, threaded=True)
+        self.endpoint = f"http://127.0.0.1:{self._server.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="platform",
+            aws_secret_access_key="platform",
+        )
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def keys(self, bucket: str, prefix: str) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def upload(self, folder: Path, bucket: str, prefix: str) -> None:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
+
+    def download(self, bucket: str, prefix: str, folder: Path) -> None:
+        for key in self.keys(bucket, f"{prefix}/"):
+            if key.endswith("/"):  # S3A's mark of an empty folder
+                continue
+            target = folder / key.removeprefix(f"{prefix}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.client.download_file(bucket, key, str(target))
+
+    def copy(self, bucket: str, source: str, target: str) -> None:
+        for key in self.keys(bucket, f"{source}/"):
+            copied = target + key.removeprefix(source)
+            self.client.copy_object(Bucket=bucket, Key=copied, CopySource={"Bucket": bucket, "Key": key})
+
+
+@dataclass
+class Submitted:
+    """A run of spark-submit that has ended, with what its driver printed."""
+
+    exit_code: int
+    application: str
+    output: str
+
+
+@dataclass
+class Cluster:
+    folder: Path
+    s3: S3Server
+    yarn_jars: Path
+    s3a_jars: Path
+    servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.node_python = self._make_node_python()
+        ports = [f"127.0.0.1:{port}" for port in free_ports(5)]
+        self.web = f"http://{ports[4]}"
+        self.hadoop_conf, self.spark_conf = self.folder / "hadoop-conf", self.folder / "spark-conf"
+        self._write_hadoop_conf(self.hadoop_conf, ports)
+        self._write_spark_conf()
+        foreign = ("AWS_", "HADOOP_", "JAVA_", "PYSPARK_", "PYTHON", "SPARK_", "YARN_")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
+            "HADOOP_CONF_DIR": str(self.hadoop_conf),
+            "JAVA_HOME": find_java_home(),
+            "SPARK_CONF_DIR": str(self.spark_conf),
+            "SPARK_HOME": str(SPARK_HOME),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+        }
+
+    # configuration, as a platform has it
+
+    def _make_node_python(self) -> Path:
+        """A Python without any package, which notes each of its starts and what could be imported there."""
+        home = self.folder / "node-python"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+        packages = next(home.glob("lib/python*/site-packages"))
+        self.python_starts = self.folder / "python-starts.jsonl"
+        (packages / "sitecustomize.py").write_text(
+            "import importlib.util, json, sys\n"
+            "names = ['boto3', 'botocore', 'numpy', 'pandas', 'pyarrow', 'pyspark']\n"
+            "found = [name for name in names if importlib.util.find_spec(name)]\n"
+            f"with open({str(self.python_starts)!r}, 'a') as file:\n"
+            "    file.write(json.dumps({'argv': sys.orig_argv, 'found': found}) + '\\n')\n"
+        )
+        return home / "bin" / "python"
+
+    def _write_hadoop_conf(self, folder: Path, ports: list[str]) -> None:
+        folder.mkdir()
+        write_xml(
+            folder / "core-site.xml",
+            {
+                "fs.defaultFS": "file:///",
+                "hadoop.tmp.dir": self.folder / "tmp",
+                "fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+                "fs.s3a.access.key": "platform",
+                "fs.s3a.secret.key": "platform",
+                "fs.s3a.endpoint": self.s3.endpoint,
+                "fs.s3a.endpoint.region": "us-east-1",
+                "fs.s3a.path.style.access": "true",
+                "fs.s3a.committer.name": "magic",
+            },
+        )
+        write_xml(
+            folder / "capacity-scheduler.xml",
+            {
+                "yarn.scheduler.capacity.root.queues": "default",
+                "yarn.scheduler.capacity.root.default.capacity": 100,
+                "yarn.scheduler.capacity.maximum-am-resource-percent": 1.0,
+            },
+        )
+        names = ("address", "scheduler.address", "resource-tracker.address", "admin.address", "webapp.address")
+        write_xml(
+            folder / "yarn-site.xml",
+            {
+                **{f"yarn.resourcemanager.{name}": port for name, port in zip(names, ports, strict=True)},
+                "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": 200,
+                "yarn.scheduler.minimum-allocation-mb": 128,
+            },
+        )
+
+    def _write_node_conf(self, node: Path) -> Path:
+        """The configuration of one NodeManager: the cluster's and its own folders and ports."""
+        folder = node / "conf"
+        shutil.copytree(self.hadoop_conf, folder)
+        text = (folder / "yarn-site.xml").read_text()
+        write_xml(
+            folder / "yarn-site.xml",
+            {
+                "yarn.nodemanager.address": "127.0.0.1:0",
+                "yarn.nodemanager.localizer.address": "127.0.0.1:0",
+                "yarn.nodemanager.webapp.address": "127.0.0.1:0",
+                "yarn.nodemanager.local-dirs": node / "local",
+                "yarn.nodemanager.log-dirs": node / "logs",
+                "yarn.nodemanager.resource.memory-mb": 3072,
+                "yarn.nodemanager.vmem-check-enabled": "false",
+                # a full disk of the test's machine is not what is tested
+                "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": 100,
+            },
+        )
+        own = (folder / "yarn-site.xml").read_text()
+        (folder / "yarn-site.xml").write_text(text.replace("</configuration>\n", own.replace("<configuration>\n", "")))
+        return folder
+
+    def _write_spark_conf(self) -> None:
+        self.spark_conf.mkdir()
+        cloud = "org.apache.spark.internal.io.cloud"
+        quick_start = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # the runs are short, and the machine is small
+        conf = {
+            "spark.driver.extraJavaOptions": quick_start,
+            "spark.executor.extraJavaOptions": quick_start,
+            "spark.yarn.am.extraJavaOptions": quick_start,
+            "spark.sql.shuffle.partitions": 4,
+            "spark.yarn.jars": f"local:{SPARK_HOME}/jars/*",
+            "spark.driver.extraClassPath": f"{self.s3a_jars}/*",
+            "spark.executor.extraClassPath": f"{self.s3a_jars}/*",
+            "spark.pyspark.python": self.node_python,
+            "spark.sql.sources.commitProtocolClass": f"{cloud}.PathOutputCommitProtocol",
+            "spark.sql.parquet.output.committer.class": f"{cloud}.BindingParquetOutputCommitter",
+            "spark.driver.memory": "768m",
+            "spark.executor.memory": "768m",
+            "spark.executor.instances": 1,
+            "spark.executor.cores": 2,
+            "spark.yarn.am.memory": "256m",
+            "spark.yarn.maxAppAttempts": 2,
+            "spark.yarn.stagingDir": (self.folder / "staging").as_uri(),
+            "spark.ui.enabled": "false",
+        }
+        text = "".join(f"{name} {value}\n" for name, value in conf.items())
+        (self.spark_conf / "spark-defaults.conf").write_text(text)
+
+    # servers
+
+    def start(self) -> None:
+        self._start_server("resourcemanager.ResourceManager", self.folder / "rm.log", self.hadoop_conf)
+        for number in range(NODES):
+            node = self.folder / f"node{number}"
+            node.mkdir()
+            self._start_server("nodemanager.NodeManager", node / "nm.log", self._write_node_conf(node))
+        give_up = time.monotonic() + START_SECONDS
+        while self._count_nodes() < NODES:
+            dead = [server for server in self.servers if server.poll() is not None]
+            if dead or time.monotonic() > give_up:
+                raise RuntimeError(
+                    f"YARN did not start in {START_SECONDS} s, see {self.folder}/rm.log and node*/nm.log"
+                )
+            time.sleep(0.5)
+
+    def _start_server(self, name: str, log: Path, conf: Path) -> None:
+        command = [
+            *(f"{self.env['JAVA_HOME']}/bin/java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+            *("--add-opens=java.base/java.lang=ALL-UNNAMED", "-cp", f"{conf}:{self.yarn_jars}/*:{SPARK_HOME}/jars/*"),
+            f"org.apache.hadoop.yarn.server.{name}",
+        ]
+        with log.open("wb") as file:
+            self.servers.append(
+                subprocess.Popen(
+                    command, env=self.env, cwd=log.parent, stdout=file, stderr=file, start_new_session=True
+                )
+            )
+
+    def _count_nodes(self) -> int:
+        try:
+            return int(self._ask("metrics")["activeNodes"])
+        except OSError:
+            return 0
+
+    def _ask(self, what: str) -> dict[str, Any]:
+        """An answer of the ResourceManager's REST interface, which has no root element with these shaded libraries."""
+        with urllib.request.urlopen(f"{self.web}/ws/v1/cluster/{what}", timeout=10) as response:
+            return dict(json.load(response))
+
+    def stop(self) -> None:
+        """Ends the servers, and then the containers that are left; there is no state to save."""
+        for server in self.servers:
+            server.kill()
+            server.wait()
+        for group in self.containers().values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+
+    # what runs on it
+
+    def containers(self) -> dict[str, int]:
+        """The containers that run, with their process groups."""
+        groups = {}
+        for path in self.folder.glob("node*/local/nmPrivate/application_*/container_*/container_*.pid"):
+            with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+                group = int(path.read_text())
+                os.killpg(group, 0)
+                groups[path.stem] = group
+        return groups
+
+    def kill_container(self, is_master: bool) -> str:
+        """Kills the application master's container or an executor's, all of its processes at once; its name."""
+        for name, group in sorted(self.containers().items()):
+            if name.endswith("_000001") == is_master:
+                os.killpg(group, signal.SIGKILL)
+                return name
+        raise RuntimeError("there is no such container")
+
+    def attempts(self, application: str) -> int:
+        return len(self._ask(f"apps/{application}/appattempts")["attempts"])
+
+    def started_containers(self, application: str) -> list[str]:
+        """All containers that the application ever had."""
+        return sorted(path.name for path in self.folder.glob(f"node*/logs/{application}/container_*"))
+
+    def logs(self, application: str) -> str:
+        """What the containers of an application wrote."""
+        paths = sorted(self.folder.glob(f"node*/logs/{application}/container_*/std*"))
+        return "\n".join(f"--- {path}\n{path.read_text(errors='replace')}" for path in paths)
+
+    def submit(self, mode: str, *arguments: str | Path, cwd: Path, seconds: float = 400) -> Submitted:
+        command = [SPARK_HOME / "bin" / "spark-submit", "--master", "yarn", "--deploy-mode", mode, *arguments]
+        process = subprocess.Popen(
+            command, cwd=cwd, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))  # then its exit code is -9
+        timer.start()
+        try:
+            output, _ = process.communicate()
+        finally:
+            timer.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        applications = sorted({word for word in output.replace(",", " ").split() if word.startswith("application_")})
+        application = applications[0].rstrip(".") if applications else ""
+        return Submitted(process.returncode, application, output + self.logs(application))
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path, cache: Path) -> Iterator[Cluster]:
+    yarn_jars, s3a_jars = fetch_jars(YARN_JARS, cache), fetch_jars(S3A_JARS, cache)
+    s3 = S3Server()
+    try:
+        cluster = Cluster(folder, s3, yarn_jars, s3a_jars)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+    finally:
+        s3.stop()
