@@ -49,8 +49,12 @@ SPOT_MINUTES = 10
 IDLE_SECONDS = 3600  # for a cluster whose step never comes to run
 TASK_THREADS = 16  # a small S3 file is nearly all waiting, so four tasks share a vCPU; YARN on EMR counts memory only
 EMR_TAG = "for-use-with-amazon-emr-managed-policies"  # AmazonEMRServicePolicy_v2 touches nothing without it
+TAGS = {"project": "sparkify"}
 POLL_SECONDS, LOG_POLL_SECONDS, LOG_WAIT_SECONDS = 15, 30, 900
 
+# Options that say nothing to a cluster or an application that is already there.
+NEW_CLUSTER = {"machines", "subnet", "service_role", "instance_profile", "security_configuration"}
+NEW_JOB = {"workers", "max_hours", "tag"}
 STEP_ENDS = {"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED"}
 CLUSTER_ENDS = {"TERMINATED", "TERMINATED_WITH_ERRORS"}
 JOB_RUN_ENDS = {"SUCCESS", "FAILED", "CANCELLED"}
@@ -91,12 +95,15 @@ class Uri:
     @classmethod
     def parse(cls, text: str) -> Uri:
         # No blanks or quotes: EMR Serverless splits its spark-submit parameters at them.
-        match = re.fullmatch(r"s3[an]?://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[\w.=+@-]+)*)/*", text, re.ASCII)
+        match = re.fullmatch(r"s3[an]?://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[\w.=+@-]+)*/*", text, re.ASCII)
         if not match:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not like s3://bucket/prefix (letters, digits and . _ = + @ -)"
-            )
-        return cls(match[1], match[2].strip("/"))
+            raise argparse.ArgumentTypeError(f"{text!r} is not like s3://bucket/prefix, of letters, digits and ._=+@-")
+        return cls.of(text)
+
+    @classmethod
+    def of(cls, text: str) -> Uri:
+        bucket, _, prefix = text.partition("://")[2].partition("/")
+        return cls(bucket, prefix.strip("/"))
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
@@ -207,7 +214,7 @@ def cluster_request(args: argparse.Namespace, name: str, step: dict[str, Any]) -
         "Instances": instances,
         "Steps": [{**step, "ActionOnFailure": "TERMINATE_CLUSTER"}],
         "AutoTerminationPolicy": {"IdleTimeout": IDLE_SECONDS},
-        "Tags": [{"Key": key, "Value": value} for key, value in {**dict(args.tag), EMR_TAG: "true"}.items()],
+        "Tags": [{"Key": key, "Value": value} for key, value in {**TAGS, **dict(args.tag), EMR_TAG: "true"}.items()],
     }
     machines = [f"{workers + 1} machines: 1 primary and 1 core on demand, {workers - 1} task on Spot."]
     if workers > 1:
@@ -241,7 +248,7 @@ def serverless_request(
         "executionTimeoutMinutes": args.max_hours * 60,
         "jobDriver": {"sparkSubmit": spark},
         "configurationOverrides": {"monitoringConfiguration": logs},
-        "tags": dict(args.tag),
+        "tags": {**TAGS, **dict(args.tag)},
     }
     most = f"at most {args.workers} executors" if args.workers else "as many executors as the application allows"
     machines = [
@@ -308,8 +315,8 @@ class Aws:
         """An object's bytes; None where there is none."""
         try:
             body: bytes = self.s3.get_object(Bucket=place.bucket, Key=place.key(name))["Body"].read()
-        except self.errors.ClientError as error:
-            if code(error) in ("NoSuchKey", "404"):
+        except self.failed as error:
+            if code(error) == "NoSuchKey":
                 return None
             raise RunError(f"cannot read {place}/{name}: {error}") from None
         return gzip.decompress(body) if name.endswith(".gz") else body
@@ -437,13 +444,14 @@ class Checks:
         if answer and not answer["Subnets"]:
             self.note("--subnet", f"{self.aws.region} has no default VPC, so give a subnet; {lister}")
         most = 1 + (self.args.workers or MOST_WORKERS)
-        for subnet in answer.get("Subnets", []) if self.args.subnet else []:
-            name = subnet["SubnetId"]
-            if subnet["AvailableIpAddressCount"] < most:
-                self.note("--subnet", f"{name} has too few free addresses for {most} machines: take a larger one")
-            if {"Key": EMR_TAG, "Value": "true"} not in subnet.get("Tags", []):
-                fix = f"aws ec2 create-tags --resources {name} {subnet['VpcId']} --tags Key={EMR_TAG},Value=true"
-                self.note("--subnet", f"{name} lacks the tag without which EMR's role may not use it: `{fix}`")
+        subnets = answer.get("Subnets", [])
+        for name in [subnet["SubnetId"] for subnet in subnets if subnet["AvailableIpAddressCount"] < most]:
+            self.note("--subnet", f"{name} has too few free addresses for {most} machines: take a larger one")
+        tags = {"Key": EMR_TAG, "Value": "true"}
+        if untagged := [subnet for subnet in subnets if tags not in subnet.get("Tags", [])]:
+            names = sorted({subnet[key] for subnet in untagged for key in ("SubnetId", "VpcId")})
+            fix = f"aws ec2 create-tags --resources {' '.join(names)} --tags Key={EMR_TAG},Value=true"
+            self.note("--subnet", f"a tag is missing, without which EMR's role may not use the network: `{fix}`")
 
     def release(self, option: str, name: str, found: str) -> None:
         if found.split(".")[0] != self.args.release.split(".")[0]:  # another Spark, another Python
@@ -534,7 +542,7 @@ class Run:
     def _look_at_step(self) -> Seen:
         cluster = self.aws.emr.describe_cluster(ClusterId=self.owner)["Cluster"]
         if cluster.get("LogUri"):
-            self.logs = Uri.parse(f"{cluster['LogUri'].rstrip('/')}/{self.owner}")
+            self.logs = Uri.of(f"{cluster['LogUri'].rstrip('/')}/{self.owner}")
         if not self.part:  # the newest step comes first; a cluster just born has none yet
             steps = self.aws.emr.list_steps(ClusterId=self.owner)["Steps"]
             self.part = steps[0]["Id"] if steps else ""
@@ -559,7 +567,7 @@ class Run:
         run = self.aws.emr_serverless.get_job_run(applicationId=self.owner, jobRunId=self.part)["jobRun"]
         monitoring = run.get("configurationOverrides", {}).get("monitoringConfiguration", {})
         if folder := monitoring.get("s3MonitoringConfiguration", {}).get("logUri"):
-            self.logs = Uri.parse(f"{folder.rstrip('/')}/applications/{self.owner}/jobs/{self.part}")
+            self.logs = Uri.of(f"{folder.rstrip('/')}/applications/{self.owner}/jobs/{self.part}")
         return Seen(
             {"job run": run["state"]},
             ended=run["state"] in JOB_RUN_ENDS,
@@ -683,7 +691,7 @@ def show_report(aws: Aws, uri: str | None) -> None:
     if uri is None:
         return
     folder, _, name = uri.rpartition("/")
-    body = aws.read(Uri.parse(folder), name)
+    body = aws.read(Uri.of(folder), name)
     if body is None:
         say(f"There is no report at {uri}.")
         return
@@ -701,7 +709,10 @@ def show_report(aws: Aws, uri: str | None) -> None:
 def show_end(run: Run, seen: Seen) -> int:
     """The report of a run that is done; of another the reason and the driver's own words. Returns the exit code."""
     if seen.done:
-        show_report(run.aws, seen.report)
+        try:
+            show_report(run.aws, seen.report)
+        except RunError as error:
+            say(f"The job is done, but its report cannot be shown: {error}")
         return 0
     say(f"emr.py: error: {run} ended as {seen}: {seen.reason or 'AWS gives no reason'}")
     if seen.states.get("step", "FAILED") == "FAILED":  # a step that never ran has no log
@@ -735,13 +746,11 @@ def command_run(args: argparse.Namespace) -> int:
             raise UsageError("nothing was started")
     for uri, text in plan.uploads.items():
         folder, _, name = uri.rpartition("/")
-        place = Uri.parse(folder)
+        place = Uri.of(folder)
         try:
             aws.s3.put_object(Bucket=place.bucket, Key=place.key(name), Body=text.encode())
         except aws.errors.ClientError as error:
-            raise UsageError(
-                f"--logs: cannot write {uri}: {error}; it needs s3:PutObject, see iam/operator.json"
-            ) from None
+            raise UsageError(f"--logs: cannot write {uri}: {error}; see iam/operator.json") from None
     with uninterrupted():
         answer = aws.start(plan)
     if args.serverless:
@@ -828,7 +837,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--workers", type=positive, metavar="N", help=f"fixed size (default: EMR scales, 1 to {MOST_WORKERS})")
     add("--max-hours", type=positive, default=12, metavar="N", help="a job that hangs is ended then (default: 12)")
     add("--allow-public", action="store_true", help="write to an output bucket that everyone can read")
-    add("--tag", type=tag, action="append", default=[("project", "sparkify")], metavar="K=V", help="may be repeated")
+    add("--tag", type=tag, action="append", default=[], metavar="K=V", help="may be repeated")
     add("--release", type=release, default=RELEASE, help="EMR release (default: %(default)s; emr-7.x works too)")
     where = run.add_mutually_exclusive_group()
     where.add_argument("--cluster", type=cluster_id, metavar="ID", help="add a step to this running cluster instead")
@@ -850,7 +859,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         other = commands.add_parser(name, parents=[region], help=text)
         other.set_defaults(command=command)
         other.add_argument("id", metavar="ID", help="as `run` printed it: j-..., j-.../s-... or APPLICATION/JOB_RUN")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.command is command_run and (args.cluster or args.serverless):
+        option, useless = ("--serverless", NEW_CLUSTER) if args.serverless else ("--cluster", {*NEW_CLUSTER, *NEW_JOB})
+        for name in sorted(useless):
+            if getattr(args, name) != run.get_default(name):
+                run.error(f"--{name.replace('_', '-')} does not go with {option}")
+    return args
 
 
 def positive(text: str) -> int:
@@ -891,6 +906,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except RunError as error:
         say(f"emr.py: error: {error}")
+        return 1
+    except Exception as error:
+        if not type(error).__module__.startswith("botocore."):
+            raise
+        say(f"emr.py: error: {error}")  # AWS refused a call once the job ran, or did not answer
         return 1
 
 

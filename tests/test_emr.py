@@ -92,6 +92,8 @@ class Cloud:
         self.emr = boto3.client("emr", region_name=REGION)
         self.emr.create_security_configuration(Name="sparkify-imdsv2", SecurityConfiguration=security)
         self.ec2 = boto3.client("ec2", region_name=REGION)
+        subnets = [subnet["SubnetId"] for subnet in self.ec2.describe_subnets()["Subnets"]]
+        self.ec2.create_tags(Resources=subnets, Tags=[{"Key": emr.EMR_TAG, "Value": "true"}])
 
     def put(self, key: str, body: bytes, bucket: str = "my-logs") -> None:
         self.s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(body) if key.endswith(".gz") else body)
@@ -348,6 +350,20 @@ def test_a_missing_report_is_said(cloud: Cloud, capsys: pytest.CaptureFixture[st
     cloud.clock.at(30, lambda: cloud.step_becomes("COMPLETED"))
     assert emr.main(RUN.split()) == 0
     assert "There is no report at s3://my-logs/sparkify/" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_read_does_not_fail_the_job(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    cloud.answers["GetObject"] = refuse("AccessDenied")
+    cloud.clock.at(30, lambda: cloud.step_becomes("COMPLETED"))
+    assert emr.main(RUN.split()) == 0
+    assert "The job is done, but its report cannot be shown" in capsys.readouterr().err
+
+
+def test_logs_that_are_refused_are_one_line(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    cloud.clock.at(30, lambda: cloud.step_becomes("FAILED"))
+    cloud.clock.at(30, lambda: cloud.answers.update({"ListObjectsV2": refuse("AccessDenied")}))
+    assert emr.main(RUN.split()) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("emr.py: error: An error occurred (AccessDenied)")
 
 
 def test_a_long_run_is_followed_to_its_end(cloud: Cloud) -> None:
@@ -676,6 +692,11 @@ def no_default_subnets(cloud: Cloud) -> None:
         cloud.ec2.delete_subnet(SubnetId=subnet["SubnetId"])
 
 
+def untag(cloud: Cloud) -> None:
+    subnet = cloud.ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    cloud.ec2.delete_tags(Resources=[subnet], Tags=[{"Key": emr.EMR_TAG}])
+
+
 def answer(operation: str, how: Answer) -> Breaks:
     return lambda cloud: cloud.answers.update({operation: how})
 
@@ -735,6 +756,10 @@ PROBLEMS: dict[str, tuple[Breaks, str]] = {
         lambda cloud: cloud.emr.delete_security_configuration(Name="sparkify-imdsv2"),
         "aws emr create-security-configuration --name sparkify-imdsv2 --security-configuration file://iam/imdsv2.json",
     ),
+    "untagged network": (
+        untag,
+        "--subnet: a tag is missing, without which EMR's role may not use the network: `aws ec2",
+    ),
     "no default VPC": (no_default_subnets, "--subnet: eu-west-1 has no default VPC, so give a subnet"),
 }
 
@@ -748,7 +773,7 @@ def test_each_problem_is_one_line_and_nothing_is_started(
     assert emr.main(RUN.split()) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("emr.py: error: ")]
     assert message in line
-    assert not {"s3:PutObject", "emr:RunJobFlow"} & set(cloud.operations()[-20:])
+    assert not {"s3:PutObject", "emr:RunJobFlow"} & set(cloud.operations())
 
 
 def test_all_problems_are_shown_at_once(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
@@ -795,8 +820,7 @@ def test_subnets_are_checked(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -
     assert emr.main([*RUN.split(), "--subnet", small, "--workers", "11"]) == 2
     shown = capsys.readouterr().err
     assert f"{small} has too few free addresses for 12 machines" in shown
-    fix = f"aws ec2 create-tags --resources {small} {vpc} --tags Key={emr.EMR_TAG},Value=true"
-    assert fix in shown
+    assert f"aws ec2 create-tags --resources {small} {vpc} --tags Key={emr.EMR_TAG},Value=true" in shown
     cloud.ec2.create_tags(Resources=[small], Tags=[{"Key": emr.EMR_TAG, "Value": "true"}])
     cloud.clock.at(60, lambda: cloud.step_becomes("COMPLETED"))
     assert emr.main([*RUN.split(), "--subnet", small, "--workers", "3"]) == 0

@@ -200,6 +200,8 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         (f"run {PLACES} --role {ROLE}", "--role goes with --serverless"),
         (f"run {PLACES} --cluster j-1 --serverless 00app", "not allowed with argument"),
         (f"run {PLACES} --cluster 1ABC", "'1ABC' is not like j-1ABC"),
+        (f"run {PLACES} --cluster j-1 --workers 5", "--workers does not go with --cluster"),
+        (f"run {PLACES} --serverless 00app --role {ROLE} --subnet s-1", "--subnet does not go with --serverless"),
         (f"run {PLACES} --workers 0", "'0' is not a number above 0"),
         (f"run {PLACES} --release 7.1", "'7.1' is not like emr-spark-8.0.0 or emr-7.13.0"),
         (f"run {PLACES} --tag team", "'team' is not like key=value"),
