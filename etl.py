@@ -103,6 +103,9 @@ SQL_CONF = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.files.openCostInBytes": "64k",  # the default of 4 MiB makes a task of every 32 small files
     "spark.sql.sources.useListFilesFileSystemList": "s3a,s3",  # one flat listing; Spark 3.5 does not know it
+    # a count reads the footers of parquet files only
+    "spark.sql.parquet.aggregatePushdown": "true",
+    "spark.sql.sources.useV1SourceList": "json,text",
 }
 SMALL_FOLDER_ROWS = 100_000
 # outside a cluster only: under spark-submit the platform owns these
@@ -110,15 +113,32 @@ LOCAL_CONF = {
     "spark.ui.enabled": "false",
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "8",
-    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",  # no .crc files, no chmod process a file
+}
+LOCAL_FILES_CONF = {
+    # no .crc files, and no chmod process for each file; S3A can't do with it
+    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
 }
 LOCAL_S3_CONF = {
     "spark.master": "local[32,4]",  # reading small files waits for S3, so more threads than cores; 4 tries
-    "spark.jars.packages": "org.apache.hadoop:hadoop-aws:3.4.1,software.amazon.awssdk:s3:2.29.52,"
-    "software.amazon.awssdk:s3-transfer-manager:2.29.52,software.amazon.awssdk:sts:2.29.52",
-    "spark.jars.excludes": "software.amazon.awssdk:bundle",  # 500 MB
+    "spark.jars.packages": "org.apache.hadoop:hadoop-aws:3.4.1,org.apache.spark:spark-hadoop-cloud_2.13:4.0.2,"
+    "software.amazon.awssdk:s3:2.29.52,software.amazon.awssdk:s3-transfer-manager:2.29.52,"
+    "software.amazon.awssdk:sts:2.29.52",
+    # the SDK's bundle of 500 MB, what pyspark has already, and other clouds
+    "spark.jars.excludes": "software.amazon.awssdk:bundle,io.netty:*,com.fasterxml.jackson.*:*,org.slf4j:*,"
+    "org.apache.httpcomponents:*,commons-codec:*,org.eclipse.jetty:*,com.squareup.*:*,com.google.cloud.*:*,joda-time:*,"
+    "org.apache.hadoop:hadoop-client-*,org.apache.hadoop:hadoop-azure*,org.apache.hadoop:hadoop-cloud-storage,"
+    "org.wildfly.openssl:*",
+    # The magic committer: nothing can be seen before the commit and nothing is copied, 3 requests for each file
+    # instead of the file committer's 18.
+    "spark.sql.sources.commitProtocolClass": "org.apache.spark.internal.io.cloud.PathOutputCommitProtocol",
+    "spark.sql.parquet.output.committer.class": "org.apache.spark.internal.io.cloud.BindingParquetOutputCommitter",
 }
-S3A_CONF = {"fs.s3a.performance.flags": "create,mkdir"}
+S3A_CONF = {
+    "mapreduce.outputcommitter.factory.scheme.s3a": "org.apache.hadoop.fs.s3a.commit.S3ACommitterFactory",
+    "fs.s3a.committer.name": "magic",
+    "fs.s3a.committer.magic.track.commits.in.memory.enabled": "true",
+    "fs.s3a.performance.flags": "create,mkdir",
+}
 CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
 S3_COUNTERS = {
     "HEAD": ["action_http_head_request"],
@@ -474,13 +494,17 @@ class Lake:
             return {}
         return {s.getPath().getName(): s.getModificationTime() for s in self._fs.listStatus(path)}
 
+    def _listing(self, folder: str, pattern: str = "*") -> Any:
+        """A Dataset that knows the files which a reader of the folder sees."""
+        reader = self.spark.read.option("recursiveFileLookup", True).option("pathGlobFilter", pattern)
+        return reader.text(f"{self.root}/{folder}")._jdf
+
     def files(self, folder: str) -> list[str]:
         """The URIs of the files that a reader of the folder sees."""
         if not self._fs.exists(self._path(folder)):
             return []
-        found = self.spark.read.option("recursiveFileLookup", True).text(f"{self.root}/{folder}")._jdf.inputFiles()
         # one string, because each element would cost a round trip to the JVM
-        return str(self._jvm.org.apache.hadoop.util.StringUtils.join("\n", found)).splitlines()
+        return str(self._jvm.org.apache.hadoop.util.StringUtils.join("\n", self._listing(folder).inputFiles())).splitlines()
 
     def _delete(self, folder: str, is_old: Callable[[str], bool]) -> list[str]:
         """Deletes the files of the folder whose run is old, and the folders that this empties; what it left."""
@@ -611,7 +635,7 @@ class Lake:
     def publish(self, name: str, table: DataFrame, rows: int, folders: int, partitions: tuple[str, ...]) -> dict[str, Any]:
         """Replaces a table's rows by this frame's; returns its rows, files, bytes and seconds."""
         path, started = f"{self.root}/{name}", time.monotonic()
-        files, committed = [], started
+        sizes, committed, found = {"rows": rows, "files": 0, "bytes": 0}, started, 0
         if rows:
             writer = arrange(table, rows, folders, partitions, SORTED_BY.get(name, ())).write.mode("append")
             writer = writer.option("mapreduce.output.basename", self.run_id)  # names the files
@@ -619,11 +643,11 @@ class Lake:
             writer.json(path) if name == REJECTED else writer.parquet(path)
             committed = time.monotonic()
             reader = self.spark.read.schema(table.schema).option("pathGlobFilter", f"{self.run_id}-*")
-            stored = reader.json(path) if name == REJECTED else reader.parquet(path)
-            files = stored.groupBy("_metadata.file_path", "_metadata.file_size").count().collect()
-        if (found := sum(row["count"] for row in files)) != rows:
+            found = (reader.json(path) if name == REJECTED else reader.parquet(path)).count()
+            stored = self._listing(name, f"{self.run_id}-*")
+            sizes |= {"files": len(stored.inputFiles()), "bytes": stored.queryExecution().optimizedPlan().stats().sizeInBytes()}
+        if found != rows:
             raise JobError(f"{path} has {found:,} rows after the write instead of {rows:,}")
-        sizes = {"rows": rows, "files": len(files), "bytes": sum(row["file_size"] for row in files)}
         self._note(name, sizes)
         self.published.append(name)
         strangers = self._delete(name, lambda owner: owner != self.run_id)
@@ -1009,7 +1033,7 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
     if not shutil.which(java):
         raise JobError(f"Java 17 or newer is needed and {java} was not found; install it (Debian: {JAVA_PACKAGE})")
     access = s3_conf(settings)
-    conf = LOCAL_CONF | (LOCAL_S3_CONF if access else {})
+    conf = LOCAL_CONF | (LOCAL_S3_CONF if access else LOCAL_FILES_CONF)
     builder = SparkSession.builder.config(map={**conf, "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower()})
     with hushed(verbose) as printed:
         try:
@@ -1038,9 +1062,9 @@ def explain(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, JobError):
         return text
-    causes = re.findall(r"(?:Caused by|executor driver\)|executor \d+\)): ([^\n]*)", text)
+    causes = re.findall(r"^(?:Caused by|: |.*executor (?:driver|\d+)\)): ?(.*)", text, re.MULTILINE)
     line = next((line for line in [*causes[-1:], *text.splitlines()] if line.strip()), type(error).__name__)
-    return re.sub(r"^(?:[\w$]+\.)+([\w$]+: )?", "", line).strip()
+    return re.sub(r"^(?:[\w$]+\.)+[\w$]+: ", "", line).strip()
 
 
 def show(report: dict[str, Any]) -> str:
