@@ -58,14 +58,7 @@ NEW_JOB = {"workers", "max_hours", "tag"}
 STEP_ENDS = {"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED"}
 CLUSTER_ENDS = {"TERMINATED", "TERMINATED_WITH_ERRORS"}
 JOB_RUN_ENDS = {"SUCCESS", "FAILED", "CANCELLED"}
-THROTTLED = {
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "TooManyRequestsException",
-    "RequestLimitExceeded",
-    "SlowDown",
-}
+THROTTLED = re.compile("Throttl|TooManyRequests|RequestLimitExceeded|SlowDown")
 ABSENT = {"404", "NoSuchBucket", "NoSuchEntity", "InvalidRequestException", "ResourceNotFoundException"}
 ABSENT |= {"InvalidSubnetID.NotFound", "InvalidSubnetId.NotFound", "InvalidSubnetID.Malformed"}
 DEFAULT_SUBNETS = [{"Name": "default-for-az", "Values": ["true"]}]  # where EMR starts a cluster that names no subnet
@@ -128,13 +121,8 @@ class Plan:
     machines: list[str]
 
     def as_json(self) -> str:
-        shown = {
-            "uploads": sorted(self.uploads),
-            "service": self.service,
-            "operation": self.operation,
-            "request": self.request,
-        }
-        return json.dumps(shown, indent=2)
+        call = {"service": self.service, "operation": self.operation, "request": self.request}
+        return json.dumps({"uploads": sorted(self.uploads), **call}, indent=2)
 
 
 def make_plan(args: argparse.Namespace, name: str) -> Plan:
@@ -301,7 +289,7 @@ class Aws:
                 answer: dict[str, Any] = getattr(client, plan.operation)(**plan.request)
                 return answer
             except self.errors.ClientError as error:
-                if code(error) not in THROTTLED:
+                if not THROTTLED.search(code(error)):
                     raise UsageError(f"AWS refused to start the job: {error}") from None
             except self.offline as error:
                 raise RunError(
@@ -658,7 +646,7 @@ def follow(run: Run) -> Seen:
             note = "no answer from AWS, still trying"
         except aws.failed as error:
             status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            if code(error) not in THROTTLED and status < 500:  # credentials that ran out, most often
+            if not THROTTLED.search(code(error)) and status < 500:  # credentials that ran out, most often
                 raise RunError(f"cannot follow {run}: {error}. It goes on: python emr.py status {run}") from None
             note = "AWS is busy, still trying"
         now = time.monotonic()
