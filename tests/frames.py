@@ -1,0 +1,61 @@
+"""Frames and lakes as plain Python rows, so that a test compares all of it at once."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+Row = tuple[Any, ...]
+
+
+def utc(*when: int, ms: int = 0) -> datetime:
+    """A time by year, month, day, hour, minute and second."""
+    return datetime(*when, tzinfo=timezone.utc) + timedelta(milliseconds=ms)  # type: ignore[misc,arg-type]
+
+
+def to_ms(when: datetime) -> int:
+    return (when - EPOCH) // timedelta(milliseconds=1)
+
+
+def make_frame(spark: SparkSession, schema: T.StructType, *rows: dict[str, Any]) -> DataFrame:
+    """A frame of rows that name only the columns that matter; the others are null."""
+    return spark.createDataFrame([tuple(row.get(name) for name in schema.names) for row in rows], schema)
+
+
+def in_order(row: Row) -> list[tuple[bool, str]]:
+    return [(value is not None, repr(value)) for value in row]
+
+
+def rows_of(frame: DataFrame) -> list[Row]:
+    """The rows in a fixed order; timestamps as the instants they are, whatever this process's time zone."""
+    times = [number for number, field in enumerate(frame.schema) if field.dataType == T.TimestampType()]
+    plain = frame.select(
+        *(
+            F.unix_micros(field.name).alias(field.name) if number in times else F.col(field.name)
+            for number, field in enumerate(frame.schema)
+        )
+    )
+
+    def convert(number: int, value: Any) -> Any:
+        return EPOCH + timedelta(microseconds=value) if number in times and value is not None else value
+
+    rows = [tuple(convert(number, value) for number, value in enumerate(row)) for row in plain.collect()]
+    return sorted(rows, key=in_order)
+
+
+def assert_frame(frame: DataFrame, schema: T.StructType, *rows: Row) -> None:
+    """The frame has these columns, of these types and in this order, and these rows."""
+    assert [(field.name, field.dataType) for field in frame.schema] == [
+        (field.name, field.dataType) for field in schema
+    ]
+    assert rows_of(frame) == sorted(rows, key=in_order)
+
+
+def assert_same_in_any_order(first: DataFrame, second: DataFrame) -> None:
+    assert first.schema == second.schema
+    assert rows_of(first) == rows_of(second)
