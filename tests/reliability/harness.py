@@ -1,0 +1,249 @@
+"""What the reliability tests share: two inputs, lakes on disk and on S3, and the job as a process that can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import oracle
+import pyarrow as pa
+import pyarrow.dataset as ds
+from conftest import ROOT, SAMPLE, run_etl
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+TABLES = (*oracle.COLUMNS, "_rejected")
+PARTITIONS = {"songs": {"year": pa.int32(), "artist_id": pa.string()}, "songplays": {"year": pa.int32()}}
+STRANGERS = {"notes.txt": b"mine", "other/part-0.parquet": b"mine too", "songs/notes.txt": b"and mine"}
+JOB_SECONDS = 300  # a loaded machine takes long
+BUCKET = "lakes"
+
+Rows = dict[str, "Counter[tuple[Any, ...]]"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """A folder of song_data and log_data, and the tables that it makes by the oracle."""
+
+    folder: Path
+    rows: Rows
+
+
+def make_input(folder: Path, songs: slice, days: slice) -> Input:
+    """A cut of the sample, with a line that is rejected."""
+    for name, part in (("song_data", songs), ("log_data", days)):
+        for path in sorted(oracle.input_files(SAMPLE / name))[part]:
+            target = folder / path.relative_to(SAMPLE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    (folder / "log_data" / "bad.json").write_text('{"page": 1\n')
+    return Input(folder, {name: Counter(rows) for name, rows in oracle.read_lake(folder).tables.items()})
+
+
+def make_inputs(folder: Path) -> tuple[Input, Input]:
+    """Last night's and tonight's: some songs, days and users are in both."""
+    return make_input(folder / "old", slice(0, 45), slice(0, 3)), make_input(folder / "new", slice(25, 70), slice(2, 5))
+
+
+# What an independent reader sees.
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    return [
+        path
+        for path in folder.rglob(pattern)
+        if not any(name[0] in "._" for name in path.relative_to(folder).parts)
+    ]
+
+
+def read_table(lake: Path, name: str) -> Counter[tuple[Any, ...]]:
+    keys = ds.partitioning(pa.schema(list(PARTITIONS.get(name, {}).items())), flavor="hive")
+    files = list(map(str, visible(lake / name, "*.parquet")))
+    if not files:
+        return Counter()
+    table = ds.dataset(files, format="parquet", partitioning=keys, partition_base_dir=str(lake / name)).to_table()
+    return Counter(tuple(row.values()) for row in table.select(oracle.COLUMNS[name]).to_pylist())
+
+
+def check_whole(lake: Path, *states: Rows) -> None:
+    """Each table holds every row of one of the runs."""
+    for name in oracle.COLUMNS:
+        found = read_table(lake, name)
+        lacking = [sum((rows[name] - found).values()) for rows in states]
+        assert 0 in lacking, f"{name} of {sum(found.values())} rows lacks {lacking} rows of the runs"
+
+
+def check_exact(lake: Path, run_id: str, rows: Rows) -> None:
+    """The lake holds the rows of this run and nothing else, but for the strangers; no file or folder is left over."""
+    assert {name: read_table(lake, name) for name in oracle.COLUMNS} == rows
+    paths = {str(path.relative_to(lake)): path for path in lake.rglob("*")}
+    for name, content in STRANGERS.items():
+        assert paths.pop(name).read_bytes() == content
+    del paths["other"]
+    own = re.compile(f"({'|'.join(TABLES)})/([^/]+=[^/]+/)*{run_id}-[^/]+|_runs/{run_id}/\\w+")
+    files = {name for name, path in paths.items() if path.is_file()}
+    assert not [name for name in files if not own.fullmatch(name)]
+    assert not [name for name, path in paths.items() if path.is_dir() and not any(path.iterdir())]
+
+
+# The job as a process.
+
+
+def config_file(folder: Path, **aws: str) -> Path:
+    """A dl.cfg by which songs go to many small folders, for deletes that take their time."""
+    path = folder / "dl.cfg"
+    keys = "".join(f"AWS_{key.upper()} = {value}\n" for key, value in aws.items())
+    path.write_text(f"[AWS]\n{keys}[PARTITIONS]\nSONGS = year, artist_id\nTIME =\nSONGPLAYS = year\n[LIMITS]\nMAX_REJECTED = 0.5\n")
+    return path
+
+
+@dataclass
+class Job:
+    """A run of etl.py, in a process group of its own that holds its JVM too."""
+
+    process: subprocess.Popen[str]
+    started: float = field(default_factory=time.monotonic)
+
+    def kill(self) -> None:
+        self.signal_all(signal.SIGKILL)
+        self.process.communicate()
+
+    def signal_all(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def wait(self) -> tuple[int, str]:
+        """The exit code, and what was said on stderr."""
+        _, errors = self.process.communicate(timeout=JOB_SECONDS)
+        return self.process.returncode, errors
+
+    def until(self, happens: Callable[[], bool]) -> bool:
+        """Waits for a moment; False where the job ended before it came."""
+        while self.process.poll() is None:
+            if happens():
+                return True
+            assert time.monotonic() - self.started < JOB_SECONDS
+            time.sleep(0.001)
+        return False
+
+
+@contextlib.contextmanager
+def job(config: Path, source: object, output: object, *arguments: str, **environment: str) -> Iterator[Job]:
+    command = [sys.executable, ROOT / "etl.py", "--config", config, "--input", source, "--output", output, *arguments]
+    process = subprocess.Popen(
+        list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env=os.environ | environment,
+    )  # fmt: skip
+    running = Job(process)
+    try:
+        yield running
+    finally:
+        running.kill()
+
+
+def full_run(config: Path, source: object, output: object, **environment: str) -> str:
+    """Runs the job to its end; returns the run's id."""
+    done = run_etl("--config", config, "--input", source, "--output", output, **environment)
+    found = re.search(r"^done in .* s, run (\S+)$", done.stdout, re.MULTILINE)
+    assert found, done.stdout
+    return found[1]
+
+
+# S3.
+
+
+class S3Server:
+    """moto's S3. `before` and `after` are told of each request: method, path with query, and body."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[str, str, bytes], None] | None = None
+        self.after: Callable[[str, str, bytes], None] | None = None
+        logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # a line for each request buries what failed
+        app = DomainDispatcherApplication(create_backend_app)
+
+        def watched(environ: dict[str, Any], start_response: Any) -> Any:
+            request = environ["REQUEST_METHOD"], f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"
+            body = b""
+            if request[0] == "POST":
+                body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                environ["wsgi.input"] = io.BytesIO(body)
+            if self.before:
+                self.before(*request, body)
+            answer = app(environ, start_response)
+            if self.after:
+                self.after(*request, body)
+            return answer
+
+        self._server = make_server("127.0.0.1", 0, watched, threaded=True)
+        self.port = self._server.port
+        self.aws = {"access_key_id": "test", "secret_access_key": "test", "region": "us-east-1"}
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.client = boto3.client(
+            "s3", endpoint_url=self.endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+        )
+        self.client.create_bucket(Bucket=BUCKET)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def upload(self, folder: Path, prefix: str) -> str:
+        """Puts a folder's files below the prefix; returns its URI."""
+        for path in filter(Path.is_file, folder.rglob("*")):
+            self.client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}")
+        return f"s3a://{BUCKET}/{prefix}"
+
+    def keys(self, prefix: str) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def download(self, prefix: str, folder: Path) -> Path:
+        """The objects below the prefix as files of an emptied folder."""
+        shutil.rmtree(folder, ignore_errors=True)
+        for key in self.keys(prefix):
+            path = folder / key.removeprefix(f"{prefix}/")
+            if not key.endswith("/"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.client.download_file(BUCKET, key, str(path))
+        return folder
+
+    def uploads(self, prefix: str) -> list[str]:
+        """The keys of multipart uploads that nobody has ended."""
+        found = self.client.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{prefix}/")
+        return [upload["Key"] for upload in found.get("Uploads", [])]
+
+
+def plant_strangers(lake: Path) -> None:
+    for name, content in STRANGERS.items():
+        (lake / name).parent.mkdir(parents=True, exist_ok=True)
+        (lake / name).write_bytes(content)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def table_files(folder: Path) -> set[str]:
+    """The names of a table's files that a reader sees."""
+    return {path.name for pattern in ("*.parquet", "*.json") for path in visible(folder, pattern)}

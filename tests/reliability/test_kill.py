@@ -1,0 +1,241 @@
+"""A run that is killed at any moment leaves each table whole, and the next run leaves nothing else."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from harness import (
+    BUCKET,
+    Input,
+    Job,
+    S3Server,
+    check_exact,
+    check_whole,
+    config_file,
+    full_run,
+    job,
+    make_inputs,
+    names_in,
+    plant_strangers,
+    table_files,
+)
+
+DIMENSIONS = ("songs", "artists", "users", "time")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: at a step of a table's publication, or at a share of the run's time."""
+
+    step: str
+    table: str = ""
+    share: float = 0
+
+    def __str__(self) -> str:
+        return f"{self.step}-{self.table or self.share}"
+
+
+def groups(moments: list[Moment], size: int, *marks: pytest.MarkDecorator) -> list[object]:
+    """Moments that are tried one after another on one lake, so that runs also follow killed runs."""
+    cut = [tuple(moments[start::len(moments) // size]) for start in range(len(moments) // size)]
+    return [pytest.param(group, id=" ".join(map(str, group)), marks=marks) for group in cut]
+
+
+QUICK_MOMENTS = [
+    Moment("written", "songs"),
+    Moment("committed", "artists"),
+    Moment("deleting", "songs"),
+    Moment("noted", "time"),
+    Moment("committed", "songplays"),
+]
+LONG_MOMENTS = [
+    *(Moment(step, table) for table in (*DIMENSIONS, "songplays") for step in ("written", "committed", "noted")),
+    *(Moment("started", share=share / 4) for share in range(4)),
+    *(Moment("working", share=share / 10) for share in range(10)),
+    Moment("deleting", "songs"),
+]
+
+
+@dataclass
+class OldLake:
+    folder: Path
+    start_seconds: float
+    work_seconds: float
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Input, Input]:
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def old_lake(inputs: tuple[Input, Input], tmp_path_factory: pytest.TempPathFactory) -> OldLake:
+    """Last night's lake, and how long that run took before and after it claimed the lake."""
+    folder = tmp_path_factory.mktemp("old")
+    with job(config_file(folder), inputs[0].folder, folder / "lake") as running:
+        assert running.until((folder / "lake" / "_runs").is_dir)
+        claimed = time.monotonic()
+        assert running.wait()[0] == 0
+    return OldLake(folder / "lake", claimed - running.started, time.monotonic() - claimed)
+
+
+def wait_for(moment: Moment, running: Job, lake: Path, old: OldLake) -> bool:
+    """Waits until the moment is there, by what can be seen from outside; False where it did not come."""
+    known = names_in(lake / "_runs")
+    if moment.step == "started":
+        return running.until(lambda: time.monotonic() - running.started >= moment.share * old.start_seconds)
+    if not running.until(lambda: names_in(lake / "_runs") > known):
+        return False
+    (run,) = names_in(lake / "_runs") - known
+    if moment.step == "working":
+        claimed = time.monotonic()
+        return running.until(lambda: time.monotonic() - claimed >= moment.share * old.work_seconds)
+    folder, note = lake / moment.table, lake / "_runs" / run / moment.table
+    if moment.step == "written":  # but not committed
+        return running.until(lambda: any(folder.glob(f"_temporary/**/{run}-*")))
+    if moment.step == "committed":  # at least one file, and not yet noted
+        return running.until(lambda: any(name.startswith(run) for name in table_files(folder)))
+    if not running.until(note.exists):
+        return False
+    old_files = {name for name in table_files(folder) if not name.startswith(run)}
+    return moment.step == "noted" or running.until(lambda: len(table_files(folder) & old_files) < len(old_files))
+
+
+@pytest.mark.parametrize(
+    "moments", [*groups(QUICK_MOMENTS, 5), *groups(LONG_MOMENTS, 3, pytest.mark.long)]
+)
+def test_killed_on_local_files(
+    moments: tuple[Moment, ...], inputs: tuple[Input, Input], old_lake: OldLake, tmp_path: Path
+) -> None:
+    old, new = inputs
+    lake, config = tmp_path / "lake", config_file(tmp_path)
+    shutil.copytree(old_lake.folder, lake)
+    plant_strangers(lake)
+    check_whole(lake, old.rows)
+    for moment in moments:
+        with job(config, new.folder, lake) as running:
+            assert wait_for(moment, running, lake, old_lake) or moment.step == "working", f"{moment} did not come"
+            running.kill()
+        check_whole(lake, old.rows, new.rows)
+        if moment.step == "deleting":
+            runs = {name[:25] for name in table_files(lake / moment.table)}
+            assert len(runs) > 1, "the deletes had ended"
+    check_exact(lake, full_run(config, new.folder, lake), new.rows)
+
+
+# On S3 the moments are requests, which the server sees.
+
+
+@dataclass(frozen=True)
+class RequestMoment:
+    """The run is killed at the nth request of a kind for a table, `before` the server obeys it or `after`."""
+
+    kind: str
+    table: str
+    when: str
+    nth: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.when}-{self.kind}-{self.table}-{self.nth}"
+
+    def is_it(self, prefix: str, method: str, path: str, body: bytes) -> bool:
+        folder = f"/{BUCKET}/{prefix}"
+        if self.kind == "note":
+            return method == "PUT" and re.fullmatch(f"{folder}/_runs/[^/]+/{self.table}\\?.*", path) is not None
+        if self.kind == "delete":
+            return method == "POST" and "?delete" in path and f"<Key>{prefix}/{self.table}/".encode() in body
+        is_of_table = path.startswith(f"{folder}/{self.table}/") and "uploadId" in path
+        return is_of_table and method == {"upload": "PUT", "commit": "POST"}[self.kind]
+
+
+S3_QUICK_MOMENTS = [RequestMoment("commit", "songs", "after", 3), RequestMoment("delete", "songs", "after", 2)]
+S3_LONG_MOMENTS = [
+    *(RequestMoment("commit", table, "before") for table in (*DIMENSIONS, "songplays")),
+    *(RequestMoment("note", table, "after") for table in (*DIMENSIONS, "songplays")),
+    RequestMoment("upload", "songs", "after", 5),
+    RequestMoment("upload", "songplays", "before"),
+    RequestMoment("commit", "songs", "after", 10),
+    RequestMoment("note", "songplays", "before"),
+    RequestMoment("delete", "songs", "before", 2),
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    running = S3Server()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def small_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which a bulk delete has 10 keys at most, so that a table's deletes have a middle."""
+    folder = tmp_path_factory.mktemp("conf")
+    folder.joinpath("spark-defaults.conf").write_text("spark.hadoop.fs.s3a.bulk.delete.page.size 10\n")
+    return {"SPARK_CONF_DIR": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def old_s3_lake(server: S3Server, inputs: tuple[Input, Input], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The prefix of last night's lake."""
+    for name, source in zip(("raw/old", "raw/new"), inputs, strict=True):
+        server.upload(source.folder, name)
+    config = config_file(tmp_path_factory.mktemp("s3"), **server.aws, endpoint_url=server.endpoint)
+    full_run(config, f"s3a://{BUCKET}/raw/old", f"s3a://{BUCKET}/old")
+    return "old"
+
+
+@pytest.fixture
+def no_hooks(server: S3Server) -> Iterator[None]:
+    yield
+    server.before = server.after = None
+
+
+@pytest.mark.usefixtures("no_hooks")
+@pytest.mark.parametrize(
+    "moments", [*groups(S3_QUICK_MOMENTS, 2), *groups(S3_LONG_MOMENTS, 3, pytest.mark.long)]
+)
+def test_killed_on_s3(
+    moments: tuple[RequestMoment, ...], inputs: tuple[Input, Input], server: S3Server, old_s3_lake: str,
+    small_pages: dict[str, str], tmp_path: Path,
+) -> None:  # fmt: skip
+    old, new = inputs
+    prefix = f"killed-{tmp_path.name}"
+    lake, config = tmp_path / "lake", config_file(tmp_path, **server.aws, endpoint_url=server.endpoint)
+    plant_strangers(server.download(old_s3_lake, lake))
+    server.upload(lake, prefix)
+    source, output = f"s3a://{BUCKET}/raw/new", f"s3a://{BUCKET}/{prefix}"
+    for moment in moments:
+        with job(config, source, output, **small_pages) as running:
+            hook, is_killed = killer(running, moment, prefix)
+            server.before, server.after = (hook, None) if moment.when == "before" else (None, hook)
+            running.wait()
+            server.before = server.after = None
+            assert is_killed(), f"{moment} did not come"
+        check_whole(server.download(prefix, lake), old.rows, new.rows)
+    run_id = full_run(config, source, output, **small_pages)
+    check_exact(server.download(prefix, lake), run_id, new.rows)
+    assert not server.uploads(prefix)
+
+
+def killer(running: Job, moment: RequestMoment, prefix: str) -> tuple[Callable[[str, str, bytes], None], Callable[[], bool]]:
+    """A hook that kills the job at the moment, and a way to ask whether it did."""
+    seen = 0
+
+    def hook(method: str, path: str, body: bytes) -> None:
+        nonlocal seen
+        if moment.is_it(prefix, method, path, body):
+            seen += 1
+            if seen == moment.nth:
+                running.signal_all(signal.SIGKILL)
+                if moment.when == "before":
+                    raise ConnectionAbortedError  # the request dies with its sender
+
+    return hook, lambda: seen >= moment.nth
