@@ -219,7 +219,7 @@ def test_an_empty_value_is_not_the_default(capsys: pytest.CaptureFixture[str], o
 
 
 @pytest.mark.parametrize(
-    ("source, output"),
+    ("source", "output"),
     [
         ("in", "in"),
         ("in", "in/lake"),
@@ -250,7 +250,7 @@ def test_input_and_output_side_by_side(source: str, output: str) -> None:
 
 
 def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         etl.main(["--help"])
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     _, explained = text.split("options:")
@@ -264,7 +264,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [["--inputs"], ["--nonsense"], ["data"], ["--report"]])
 def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    with pytest.raises(SystemExit, match="^2$"):
+    with pytest.raises(SystemExit, match=r"^2$"):
         etl.main(arguments)
     assert re.search(rf"^etl\.py: error: .*{arguments[0]}", capsys.readouterr().err, re.MULTILINE)
 

@@ -1,0 +1,54 @@
+"""Reads a lake on local files with pyarrow, in the form of the oracle's tables."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import oracle
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+PARTITIONS = pa.schema([("year", pa.int32()), ("month", pa.int32()), ("artist_id", pa.string())])
+
+
+def tables_of(lake: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Each table's rows in their documented column order, sorted by the key."""
+    tables = {}
+    for name, columns in oracle.COLUMNS.items():
+        files = [str(path) for path in (lake / name).rglob("*.parquet")]
+        if not files:  # a table without a row has no file
+            tables[name] = []
+            continue
+        hive = ds.partitioning(PARTITIONS, flavor="hive")
+        table = ds.dataset(files, partitioning=hive, partition_base_dir=str(lake / name)).to_table()
+        assert set(columns) <= set(table.column_names) <= {*columns, *PARTITIONS.names}
+        rows = (tuple(row[column] for column in columns) for row in table.to_pylist())
+        tables[name] = sorted(rows, key=lambda row: row[0])
+    return tables
+
+
+def rejected_of(lake: Path, source: Path) -> list[oracle.Rejected]:
+    """The rejected lines that the lake keeps, as they were in the input folder."""
+    rejected = []
+    for file in (lake / "_rejected").glob("*.json"):
+        for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            path = Path(unquote(row["source_file"].removeprefix("file://"))).relative_to(source).as_posix()
+            is_base64 = row["reason"].startswith("not UTF-8")
+            line = base64.b64decode(row["line"]) if is_base64 else row["line"].encode()
+            rejected.append(oracle.Rejected(row["input"], path, line))
+    return sorted(rejected)
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder with its content."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def data_files(lake: Path) -> dict[str, int]:
+    """The files in the folders of the tables, by their path in the lake, with their sizes."""
+    files = (path for name in oracle.COLUMNS for path in (lake / name).rglob("*") if path.is_file())
+    return {path.relative_to(lake).as_posix(): path.stat().st_size for path in files}
