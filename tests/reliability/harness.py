@@ -96,9 +96,9 @@ def check_exact(lake: Path, run_id: str, rows: Rows) -> None:
         assert paths.pop(name).read_bytes() == content
     del paths["other"]
     own = re.compile(f"({'|'.join(TABLES)})/([^/]+=[^/]+/)*{run_id}-[^/]+|_runs/{run_id}/\\w+")
-    files = {name for name, path in paths.items() if path.is_file()}
-    assert not [name for name in files if not own.fullmatch(name)]
-    assert not [name for name, path in paths.items() if path.is_dir() and not any(path.iterdir())]
+    stray = [name for name, path in paths.items() if path.is_file() and not own.fullmatch(name)]
+    empty = [name for name, path in paths.items() if path.is_dir() and not any(path.iterdir())]
+    assert (stray, empty) == ([], [])
 
 
 # The job as a process.

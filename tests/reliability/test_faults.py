@@ -1,0 +1,127 @@
+"""Faults between the job and S3: it gets through those that pass, and gives up soon at those that do not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from faults import KINDS, at_random, fault_proxy
+from harness import (
+    BUCKET,
+    Input,
+    S3Server,
+    check_exact,
+    check_whole,
+    config_file,
+    full_run,
+    job,
+    make_inputs,
+    plant_strangers,
+)
+
+SHARE = 0.05
+SECONDS_TO_FAIL = 120
+RAW, SEED = f"s3a://{BUCKET}/raw", 20181101
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Input, Input]:
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def server(inputs: tuple[Input, Input]) -> Iterator[S3Server]:
+    running = S3Server()
+    for name, source in zip(("old", "new"), inputs, strict=True):
+        running.upload(source.folder, f"raw/{name}")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def old_lake(inputs: tuple[Input, Input], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Last night's lake, made on local files: the objects are the same on S3."""
+    folder = tmp_path_factory.mktemp("old")
+    full_run(config_file(folder), inputs[0].folder, folder / "lake")
+    plant_strangers(folder / "lake")
+    return folder / "lake"
+
+
+@pytest.mark.parametrize(
+    "kinds", [pytest.param(KINDS, id="mixed"), *(pytest.param((kind,), marks=pytest.mark.long, id=kind) for kind in KINDS)]
+)
+def test_faults_that_pass(
+    kinds: tuple[str, ...], inputs: tuple[Input, Input], server: S3Server, old_lake: Path, tmp_path: Path
+) -> None:
+    """Each kind at 5% of the requests: the run completes and the lake is right."""
+    prefix = f"passing-{tmp_path.name}"
+    server.upload(old_lake, prefix)
+    with fault_proxy(server.port, at_random(dict.fromkeys(kinds, SHARE), SEED)) as proxy:
+        config = config_file(tmp_path, **server.aws, endpoint_url=proxy.endpoint)
+        run_id = full_run(config, f"{RAW}/new", f"s3a://{BUCKET}/{prefix}")
+    assert set(kinds) <= set(proxy.faults), proxy.faults
+    check_exact(server.download(prefix, tmp_path / "lake"), run_id, inputs[1].rows)
+    assert not server.uploads(prefix)
+
+
+def fails_in_time(
+    choose: Callable[[str, str], str], inputs: tuple[Input, Input], server: S3Server, old_lake: Path, tmp_path: Path
+) -> tuple[str, float]:
+    """Runs the job until it fails, which must leave the old lake whole; its one line, and the seconds after the first fault."""
+    prefix = f"failing-{tmp_path.name}"
+    server.upload(old_lake, prefix)
+    first_fault = 0.0
+
+    def watched(method: str, path: str) -> str:
+        nonlocal first_fault
+        fault = choose(method, path)
+        first_fault = first_fault or (time.monotonic() if fault else 0)
+        return fault
+
+    with fault_proxy(server.port, watched) as proxy:
+        config = config_file(tmp_path, **server.aws, endpoint_url=proxy.endpoint)
+        with job(config, f"{RAW}/new", f"s3a://{BUCKET}/{prefix}") as running:
+            code, errors = running.wait()
+            ended = time.monotonic()
+    assert code == 1, errors
+    assert first_fault
+    lines = errors.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("etl.py: error: "), errors
+    check_whole(server.download(prefix, tmp_path / "lake"), inputs[0].rows)
+    return lines[0], ended - first_fault
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.long if kind in ("reset", "truncate") else ()) for kind in KINDS])
+def test_faults_from_the_start(
+    kind: str, inputs: tuple[Input, Input], server: S3Server, old_lake: Path, tmp_path: Path
+) -> None:
+    line, seconds = fails_in_time(lambda method, path: kind, inputs, server, old_lake, tmp_path)
+    assert "the lake is unchanged" in line
+    assert seconds < SECONDS_TO_FAIL
+
+
+class HalfWay:
+    """The fault at all requests, from the moment on that a file of the songs is sent."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.has_come = kind, False
+
+    def __call__(self, method: str, path: str) -> str:
+        self.has_come |= method == "PUT" and "/songs/" in path
+        return self.kind if self.has_come else ""
+
+
+@pytest.mark.parametrize("kind", ["gone", *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS)])
+def test_gone_half_way(
+    kind: str, inputs: tuple[Input, Input], server: S3Server, old_lake: Path, tmp_path: Path
+) -> None:
+    """The next run, with the server back, ends in its own rows alone."""
+    line, seconds = fails_in_time(HalfWay(kind), inputs, server, old_lake, tmp_path)
+    assert "until the next run" in line
+    assert seconds < SECONDS_TO_FAIL
+    prefix, config = f"failing-{tmp_path.name}", config_file(tmp_path, **server.aws, endpoint_url=server.endpoint)
+    run_id = full_run(config, f"{RAW}/new", f"s3a://{BUCKET}/{prefix}")
+    check_exact(server.download(prefix, tmp_path / "lake"), run_id, inputs[1].rows)
+    assert not server.uploads(prefix)
