@@ -41,8 +41,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import reduce
-from typing import Any
+from typing import Any, NoReturn
 
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -85,13 +86,21 @@ TABLES = {
         "session_id bigint, location string, user_agent string, year int, month int"
     ),
 }
-KEYS = {"songs": "song_id", "artists": "artist_id", "users": "user_id", "time": "start_time", "songplays": "songplay_id"}
+KEYS = {
+    "songs": "song_id",
+    "artists": "artist_id",
+    "users": "user_id",
+    "time": "start_time",
+    "songplays": "songplay_id",
+}
 DIMENSIONS = ("songs", "artists", "users", "time")
 SORTED_BY = {name: (key,) for name, key in KEYS.items()} | {
     "songs": ("artist_id", "song_id"),
     "songplays": ("start_time", "songplay_id"),
+    "_rejected": ("source_file", "line"),
 }
 REJECTED = "_rejected"
+OUTPUTS = (*TABLES, REJECTED)
 
 PLAY_PAGE = "NextSong"
 PLAY_KEY = ("ts", "userId", "sessionId", "itemInSession")
@@ -105,9 +114,10 @@ SQL_CONF = {
     "spark.sql.sources.useListFilesFileSystemList": "s3a,s3",  # one flat listing; Spark 3.5 does not know it
     # a count reads the footers of parquet files only
     "spark.sql.parquet.aggregatePushdown": "true",
-    "spark.sql.sources.useV1SourceList": "json,text",
+    "spark.sql.sources.useV1SourceList": "text",
 }
 SMALL_FOLDER_ROWS = 100_000
+FOLDERS_PER_TASK = 16  # each task of a write costs S3 requests of its own
 # outside a cluster only: under spark-submit the platform owns these
 LOCAL_CONF = {
     "spark.ui.enabled": "false",
@@ -325,6 +335,8 @@ def parse_lines(lines: DataFrame, schema: T.StructType) -> DataFrame:
         & F.col("parsed.end").isNotNull()
         & record.isNotNull()
         & (F.size("parsed.objects") == 1)
+        # a line could close the wrapping itself and add keys of its own
+        & ~(F.col("value").contains("]") & (F.size(F.json_object_keys(document)) != 2))
     )
     misfit = (
         F.when(F.encode("value", "UTF-8") != F.col("value").cast("binary"), "not UTF-8; the line is kept in base64")
@@ -341,7 +353,7 @@ def read_lines(spark: SparkSession, folder: str) -> DataFrame:
     return (
         spark.read.option("recursiveFileLookup", True)
         .option("pathGlobFilter", "*.{json,json.gz}")
-        .text(folder)
+        .text(literal(folder))
         .filter(F.col("value").rlike(r"\S"))
         .select("value", F.col("_metadata.file_path").alias("source_file"))
     )
@@ -405,7 +417,9 @@ def check_tables(
             F.lit(name).alias("table"), key.alias("key"), F.lit(stored).alias("stored"), F.lit(1 - stored).alias("used")
         )
 
-    references = F.explode(F.array(*(F.struct(F.lit(name).alias("table"), as_text(KEYS[name]).alias("key")) for name in DIMENSIONS)))
+    references = F.explode(
+        F.array(*(F.struct(F.lit(name).alias("table"), as_text(KEYS[name]).alias("key")) for name in DIMENSIONS))
+    )
     ledger = [
         *(entries(tables[name], name, as_text(key), stored=1) for name, key in KEYS.items()),
         entries(log_rows.filter(F.col("page") == PLAY_PAGE), "songplays", songplay_id(), stored=0),
@@ -418,7 +432,11 @@ def check_tables(
             if columns
         ),
     ]
-    per_key = reduce(DataFrame.unionAll, ledger).groupBy("table", "key").agg(F.sum("stored").alias("stored"), F.sum("used").alias("used"))
+    per_key = (
+        reduce(DataFrame.unionAll, ledger)
+        .groupBy("table", "key")
+        .agg(F.sum("stored").alias("stored"), F.sum("used").alias("used"))
+    )
     is_table = F.col("table").isin(*TABLES)
     rules = {
         "null keys": is_table & F.col("key").isNull(),
@@ -434,7 +452,9 @@ def check_tables(
     for row in found.collect():
         for rule, is_broken in rules.items():
             if row[rule]:
-                examples = per_key.filter((F.col("table") == row["table"]) & is_broken).orderBy("key").limit(3).collect()
+                examples = (
+                    per_key.filter((F.col("table") == row["table"]) & is_broken).orderBy("key").limit(3).collect()
+                )
                 keys = ", ".join(str(example["key"]) for example in examples)
                 raise JobError(f"check failed: {row['table']}: {row[rule]:,} {rule}, for example {keys}")
         counts[row["table"]] = row["rows"] if row["table"] in TABLES else row["keys"]
@@ -447,25 +467,28 @@ def check_tables(
 # The lake: publishing a table without ever losing the old one
 # ---------------------------------------------------------------------------------------------------------------------
 
-RUN_FILE = re.compile(r"(\d{8}T\d{6}Z-[0-9a-f]{8})-[^/]*$")
+# Spark names the files of one write part-<task>-<UUID of the write>...
+WRITE_ID = re.compile(r"/part-\d+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[^/]*$")
+FILE_STATUS = re.compile(r"path=([^;]*(?:;(?! isDirectory=)[^;]*)*); isDirectory=false; length=(\d+)")
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 20, 180
 
 
 class Lake:
     """The output folder, through Hadoop's FileSystem: the same on local files, S3 and HDFS.
 
-    A table is published by adding this run's files, whose names begin with the run's id, reading them back, noting
-    that in `_runs/<run id>/<table>`, and only then deleting the files of earlier runs. So a dead run can be settled
-    exactly: a table with its note is finished by the deletes that are left, one without is put back by deleting the
-    dead run's files. A file that belongs to no run of `_runs` is a stranger's and is left alone.
+    A table is published by adding this run's files beside the old ones, reading them back, noting the id of that write
+    in `_runs/<run id>/<table>`, and only then deleting the files of earlier runs' writes. So a dead run can be settled
+    exactly: a table with its note is finished by the deletes that are left; one without is put back, by deleting what
+    has come since `_runs/<run id>/<table>.before`. Files that no write of `_runs` made are a stranger's, left alone.
     """
 
     def __init__(self, spark: SparkSession, root: str, run_id: str) -> None:
         self.spark, self.root, self.run_id = spark, root.rstrip("/"), run_id
         self._jvm: Any = spark._jvm  # PySpark has no public way to Hadoop's FileSystem
         self._fs = self._path("").getFileSystem(spark._jsc.hadoopConfiguration())
-        self.runs = {run_id}
-        self.published: list[str] = []
+        self._has_folders = not str(self._fs.getUri()).startswith("s3")
+        self._writes: dict[str, set[str]] = {name: set() for name in OUTPUTS}  # of earlier runs
+        self.published: dict[str, dict[str, Any]] = {}
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
@@ -480,60 +503,64 @@ class Lake:
         stream.close()
 
     def _read(self, run: str, name: str) -> dict[str, Any]:
-        with contextlib.suppress(Exception):  # a run can die before its file is whole, or clean it up under our eyes
+        """A note of a run; empty where there is none, or the run died while it wrote it."""
+        try:
             stream = self._fs.open(self._path("_runs", run, name))
             text = self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8")
             stream.close()
             return dict(json.loads(text))
-        return {}
+        except ValueError:
+            return {}
+        except Py4JJavaError as error:
+            return ignore_missing(error, {})
 
     def _names(self, *folder: str) -> dict[str, int]:
         """The names in a folder with their modification times, in ms of the file system's own clock."""
-        path = self._path(*folder)
-        if not self._fs.exists(path):
-            return {}
-        return {s.getPath().getName(): s.getModificationTime() for s in self._fs.listStatus(path)}
+        try:
+            return {s.getPath().getName(): s.getModificationTime() for s in self._fs.listStatus(self._path(*folder))}
+        except Py4JJavaError as error:
+            return ignore_missing(error, {})
 
-    def _listing(self, folder: str, pattern: str = "*") -> Any:
-        """A Dataset that knows the files which a reader of the folder sees."""
-        reader = self.spark.read.option("recursiveFileLookup", True).option("pathGlobFilter", pattern)
-        return reader.text(f"{self.root}/{folder}")._jdf
+    def _files(self, table: str) -> dict[str, int]:
+        """The files of a table that a reader sees, with their sizes."""
+        try:
+            listing = self._fs.listFiles(self._path(table), True)
+            statuses = self._jvm.org.apache.hadoop.util.functional.RemoteIterators.toList(listing)
+        except Py4JJavaError as error:
+            return ignore_missing(error, {})
+        # one string, because each element would cost several round trips to the JVM
+        text = self._jvm.org.apache.hadoop.util.StringUtils.join("\n", statuses)
+        below = len(self._fs.makeQualified(self._path(table)).toString())
+        return {path: int(size) for path, size in FILE_STATUS.findall(text) if not re.search(r"/[._]", path[below:])}
 
-    def files(self, folder: str) -> list[str]:
-        """The URIs of the files that a reader of the folder sees."""
-        if not self._fs.exists(self._path(folder)):
-            return []
-        # one string, because each element would cost a round trip to the JVM
-        return str(self._jvm.org.apache.hadoop.util.StringUtils.join("\n", self._listing(folder).inputFiles())).splitlines()
-
-    def _delete(self, folder: str, is_old: Callable[[str], bool]) -> list[str]:
-        """Deletes the files of the folder whose run is old, and the folders that this empties; what it left."""
-        files = self.files(folder)
-        owners = {file: match[1] if (match := RUN_FILE.search(file)) else "" for file in files}
-        old = [file for file in files if owners[file] in self.runs and is_old(owners[file])]
-        left = [file for file in files if file not in set(old)]
-        paths = [self._jvm.org.apache.hadoop.fs.Path(self._jvm.java.net.URI(file)) for file in old]
-        if paths and hasattr(self._jvm.org.apache.hadoop.fs, "BulkDelete"):
-            bulk = self._fs.createBulkDelete(self._fs.makeQualified(self._path()))
+    def _delete(self, paths: list[str]) -> None:
+        """Deletes files, and the folders that this empties."""
+        hadoop = self._jvm.org.apache.hadoop.fs
+        root = self._fs.makeQualified(self._path(""))
+        if self._fs.hasPathCapability(root, "fs.capability.bulk.delete"):  # since Hadoop 3.4.1
+            bulk = self._fs.createBulkDelete(root)
             for start in range(0, len(paths), bulk.pageSize()):
                 page = self._jvm.java.util.ArrayList()
                 for path in paths[start : start + bulk.pageSize()]:
-                    page.add(path)
+                    page.add(hadoop.Path(path))
                 for failed in bulk.bulkDelete(page):
                     raise JobError(f"cannot delete {failed.getKey()}: {failed.getValue()}")
         else:
             for path in paths:
-                self._fs.delete(path, False)
-        if not str(self._fs.getUri()).startswith("s3"):  # which has no folders
-            self._prune({path.getParent().toString() for path in paths})
-        return [file for file in left if owners[file] not in self.runs]
-
-    def _prune(self, folders: set[str]) -> None:
-        for folder in folders:
-            path = self._jvm.org.apache.hadoop.fs.Path(folder)
-            while path.depth() > self._fs.makeQualified(self._path()).depth() and not self._fs.listStatus(path):
+                self._fs.delete(hadoop.Path(path), False)
+        for folder in {path.rpartition("/")[0] for path in paths}:
+            path = hadoop.Path(folder)
+            while self._has_folders and path.depth() > root.depth() and not self._fs.listStatus(path):
                 self._fs.delete(path, False)
                 path = path.getParent()
+
+    def _prune(self, folder: Any) -> None:
+        """Deletes the empty partition folders below a folder, which a run leaves that dies between its deletes."""
+        for status in self._fs.listStatus(folder):
+            if status.isDirectory() and "=" in status.getPath().getName():
+                self._prune(status.getPath())
+                if not self._fs.listStatus(status.getPath()):
+                    self._fs.delete(status.getPath(), False)
 
     # runs
 
@@ -542,15 +569,12 @@ class Lake:
         """Holds the lake for this run: settles dead runs first, cleans up after this one if it fails."""
         self._write("started", self._identity())
         try:
+            self._write("probe", {})
+            self._delete([self._path("_runs", self.run_id, "probe").toString()])  # fails here where it is forbidden
             others = [run for run in self._names("_runs") if run != self.run_id]
-            self.runs.update(others)
             for run in others:
                 self._settle(run)
-        except BaseException:
-            self._fs.delete(self._path("_runs", self.run_id), True)
-            raise
-        self._heart.start()
-        try:
+            self._heart.start()
             yield
         except BaseException as error:
             self._stop.set()
@@ -569,7 +593,7 @@ class Lake:
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
 
-    def _is_alive(self, run: str, names: dict[str, int], who: dict[str, Any]) -> bool:
+    def _is_alive(self, names: dict[str, int], who: dict[str, Any]) -> bool:
         mine = self._identity()
         if who.get("application") == mine["application"]:
             return False  # an earlier attempt of this YARN application
@@ -579,20 +603,38 @@ class Lake:
         return now - max(names.values(), default=0) < DEAD_AFTER_SECONDS * 1000
 
     def _settle(self, run: str) -> None:
-        """Brings the tables of a dead run to all of its rows or none; JobError where the run is not dead."""
+        """Learns what an ended run wrote; brings the tables of a dead one to all of its rows or none.
+
+        JobError where the run is alive.
+        """
         names = self._names("_runs", run)
-        if "ended" in names:
-            return
-        who = self._read(run, "started")
-        if self._is_alive(run, names, who):
-            raise JobError(
-                f"another run is at work on {self.root}: run {run}, process {who.get('pids', ['?'])[0]} on "
-                f"{who.get('host', '?')}; wait for it to end"
-            )
-        for table in (*TABLES, REJECTED):
-            self._clean(table)
-            self._delete(table, lambda owner, table=table: (owner == run) != (table in names))  # type: ignore[misc]
-        self._write("ended", {"state": "died", "settled_by": self.run_id}, run)
+        writes = self._read(run, "ended").get("writes")
+        if writes is None:
+            who = self._read(run, "started")
+            if self._is_alive(names, who):
+                raise JobError(
+                    f"another run is at work on {self.root}: run {run}, process {who.get('pids', ['?'])[0]} on "
+                    f"{who.get('host', '?')}; wait for it to end"
+                )
+            writes = {table: self._settle_table(run, table, names) for table in OUTPUTS if f"{table}.before" in names}
+            self._write("ended", {"state": "died", "settled_by": self.run_id, "writes": writes}, run)
+        for table, write in writes.items():
+            self._writes[table].update(filter(None, [write]))
+
+    def _settle_table(self, run: str, table: str, names: dict[str, int]) -> str | None:
+        """Finishes or takes back what a dead run did to a table; returns the id of its write if it is finished."""
+        before = self._read(run, f"{table}.before")
+        self._clean(table)
+        if not before:  # the run died before it wrote to the table
+            return None
+        files = self._files(table)
+        new = {file: write for file in files if (write := write_id(file)) and file not in before["strangers"]}
+        new = {file: write for file, write in new.items() if write not in before["writes"]}
+        is_published = table in names
+        self._delete([file for file in files if write_id(file) in before["writes"]] if is_published else list(new))
+        if files and self._has_folders:
+            self._prune(self._path(table))
+        return next(iter(new.values()), None) if is_published else None
 
     def _clean(self, table: str) -> None:
         """Removes what committers leave behind when they die."""
@@ -607,12 +649,14 @@ class Lake:
     def _settle_own(self) -> str:
         """After a failure: takes back the tables that were not published; says what state that leaves."""
         try:
-            for table in (*TABLES, REJECTED):
-                if table not in self.published:
-                    self._clean(table)
-                    self._delete(table, lambda owner: owner == self.run_id)
+            if self._heart.is_alive():
+                self._heart.join()
+            names = self._names("_runs", self.run_id)
+            for table in OUTPUTS:
+                if f"{table}.before" in names and table not in self.published:
+                    self._settle_table(self.run_id, table, {})
             if self.published:
-                self._write("ended", {"state": "failed", "published": self.published})
+                self.finish({"state": "failed"})
             else:
                 self._fs.delete(self._path("_runs", self.run_id), True)
         except Exception:  # the storage may be gone
@@ -632,30 +676,55 @@ class Lake:
             raise JobError(f"another run has taken over {self.root}: run {self.run_id} was silent for too long")
         self._write(name, content)
 
-    def publish(self, name: str, table: DataFrame, rows: int, folders: int, partitions: tuple[str, ...]) -> dict[str, Any]:
-        """Replaces a table's rows by this frame's; returns its rows, files, bytes and seconds."""
+    def publish(self, name: str, table: DataFrame, rows: int, folders: int, partitions: tuple[str, ...]) -> None:
+        """Replaces a table's rows by this frame's; `published` then tells its rows, files, bytes and seconds."""
         path, started = f"{self.root}/{name}", time.monotonic()
-        sizes, committed, found = {"rows": rows, "files": 0, "bytes": 0}, started, 0
+        old = self._files(name)
+        strangers = [file for file in old if write_id(file) not in self._writes[name]]
+        self._note(f"{name}.before", {"writes": sorted(self._writes[name]), "strangers": strangers})
+        committed, found, new, write = started, 0, {}, None
         if rows:
-            writer = arrange(table, rows, folders, partitions, SORTED_BY.get(name, ())).write.mode("append")
-            writer = writer.option("mapreduce.output.basename", self.run_id)  # names the files
-            writer = writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", False).partitionBy(list(partitions))
+            writer = arrange(table, rows, folders, partitions, SORTED_BY[name]).write.mode("append")
+            writer = writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", False)
+            writer = writer.partitionBy(list(partitions))
             writer.json(path) if name == REJECTED else writer.parquet(path)
             committed = time.monotonic()
-            reader = self.spark.read.schema(table.schema).option("pathGlobFilter", f"{self.run_id}-*")
-            found = (reader.json(path) if name == REJECTED else reader.parquet(path)).count()
-            stored = self._listing(name, f"{self.run_id}-*")
-            sizes |= {"files": len(stored.inputFiles()), "bytes": stored.queryExecution().optimizedPlan().stats().sizeInBytes()}
+            new = {file: size for file, size in self._files(name).items() if file not in old and write_id(file)}
+            write, *others = {write_id(file) for file in new} or {None}
+            if others:
+                raise JobError(f"something else has written to {path} during this run; see the newest files there")
+            reader = self.spark.read.schema(table.schema).option("pathGlobFilter", f"*{write}*")
+            found = (reader.json if name == REJECTED else reader.parquet)(literal(path)).count()
         if found != rows:
             raise JobError(f"{path} has {found:,} rows after the write instead of {rows:,}")
-        self._note(name, sizes)
-        self.published.append(name)
-        strangers = self._delete(name, lambda owner: owner != self.run_id)
+        sizes = {"rows": rows, "files": len(new), "bytes": sum(new.values())}
+        self._note(name, {**sizes, "write": write})
+        self.published[name] = {**sizes, "write": write, "strangers": strangers}
+        self._delete([file for file in old if file not in strangers])
         ended = time.monotonic()
-        return {**sizes, "seconds": ended - started, "mixed_seconds": ended - committed, "strangers": strangers}
+        self.published[name] |= {"seconds": ended - started, "mixed_seconds": ended - committed}
 
     def finish(self, report: dict[str, Any]) -> None:
-        self._note("ended", report)
+        """Notes that the run has ended, and which writes it leaves in the lake."""
+        self._note("ended", {**report, "writes": {name: table["write"] for name, table in self.published.items()}})
+
+
+def write_id(file: str) -> str | None:
+    """The id of the Spark write that made a file, or null."""
+    match = WRITE_ID.search(file)
+    return match[1] if match else None
+
+
+def literal(path: str) -> str:
+    """The path for spark.read, which takes some characters for wildcards."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
+
+
+def ignore_missing(error: Py4JJavaError, value: Any) -> Any:
+    """The value where the error says that a file or folder is not there."""
+    if "FileNotFoundException" in str(error.java_exception):
+        return value
+    raise error
 
 
 def is_running(pid: int) -> bool:
@@ -669,13 +738,11 @@ def is_running(pid: int) -> bool:
     return pid != os.getpid()
 
 
-def arrange(
-    table: DataFrame, rows: int, folders: int, partitions: tuple[str, ...], sort: tuple[str, ...]
-) -> DataFrame:
+def arrange(table: DataFrame, rows: int, folders: int, partitions: tuple[str, ...], sort: tuple[str, ...]) -> DataFrame:
     """The frame, spread over tasks as it is to be written: one file in a small folder, several in a large one."""
     if partitions and rows < SMALL_FOLDER_ROWS * folders:
         threads = table.sparkSession.sparkContext.defaultParallelism
-        spread = table.repartition(min(folders, threads), *partitions)
+        spread = table.repartition(min(threads, -(-folders // FOLDERS_PER_TASK)), *partitions)
     else:
         spread = table.hint("rebalance", *partitions)
     return spread.sortWithinPartitions(*partitions, *(column for column in sort if column not in partitions))
@@ -742,7 +809,9 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = pr
         (song_lines, song_counts), (log_lines, log_counts) = (reading.result() for reading in reads)
         inputs = {"song_data": song_counts, "log_data": log_counts}
         for name, counts in inputs.items():
-            text = f"read {name}: {counts['lines']:,} lines of {counts['files']:,} files, {counts['rejected']:,} rejected"
+            text = (
+                f"read {name}: {counts['lines']:,} lines of {counts['files']:,} files, {counts['rejected']:,} rejected"
+            )
             say(f"{text:<60} {counts.pop('seconds'):8.1f} s")
         steps["read"] = time.monotonic() - since
 
@@ -761,12 +830,10 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = pr
         step("build", since, f"built and checked 5 tables, {counts['songplays']:,} plays")
 
         since = time.monotonic()
-        published: dict[str, dict[str, Any]] = {}
 
         def publish(name: str) -> None:
-            partitions = settings.partitions.get(name, ())
             folders = counts.get(f"{name} folders", 1)
-            published[name] = lake.publish(name, tables[name], counts[name], folders, partitions)
+            lake.publish(name, tables[name], counts[name], folders, settings.partitions.get(name, ()))
 
         tables[REJECTED] = reduce(
             DataFrame.unionAll,
@@ -779,8 +846,11 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = pr
         # a play must never point at a row of a dimension that is not there yet
         list(pool.map(publish, (REJECTED, *DIMENSIONS)))
         publish("songplays")
-        step("write", since, f"wrote {sum(t['files'] for t in published.values()):,} files to {settings.output}")
+        published = {name: {**lake.published[name]} for name in OUTPUTS}
         strangers = [file for table in published.values() for file in table.pop("strangers")]
+        step(
+            "write", since, f"wrote {sum(table['files'] for table in published.values()):,} files to {settings.output}"
+        )
         report = {
             "run_id": run_id,
             "state": "done",
@@ -789,7 +859,7 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = pr
             "seconds": time.monotonic() - started,
             "steps": steps,
             "inputs": inputs,
-            "tables": {name: published[name] for name in (*TABLES, REJECTED)},
+            "tables": published,
             "matched_share": counts["matched"] / counts["songplays"] if counts["songplays"] else None,
             "strangers": strangers,
             "s3_requests": count_requests(spark, settings),
@@ -841,18 +911,18 @@ def find_config(given: str | None) -> str | None:
     if is_submitted():
         SparkContext._ensure_initialized()  # so that SparkConf sees what spark-submit was given
         conf = SparkConf()
-        files = ",".join(conf.get(key) or "" for key in ("spark.yarn.dist.files", "spark.files"))
-        places += [re.sub("^file:(//)?", "", file) for file in files.split(",") if file.endswith("/dl.cfg")]
+        files = ",".join(conf.get(key) or "" for key in ("spark.yarn.dist.files", "spark.files")).split(",")
+        places = [re.sub("^file:(//)?", "", file) for file in files if file.endswith("/dl.cfg")] + places
     return next(filter(os.path.isfile, places), None)
 
 
 def read_config(path: str | None) -> dict[str, dict[str, str]]:
     """The sections of dl.cfg with all their keys, over the defaults; ConfigError names what is wrong."""
-    parser = configparser.ConfigParser(interpolation=None)  # a secret may hold a %
+    parser = configparser.ConfigParser(interpolation=None, default_section="")  # a secret may hold a %
     parser.optionxform = str.upper  # type: ignore[assignment,method-assign]
     try:
         if path:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:
                 parser.read_file(file)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
@@ -909,8 +979,10 @@ def make_settings(options: argparse.Namespace) -> Settings:
         to_uri(given, os.getcwd()) if given else to_uri(config["PATHS"][key], folder)
         for given, key in ((options.input, "INPUT_DATA"), (options.output, "OUTPUT_DATA"))
     )
-    one, other = (re.sub("^s3[an]?://", "s3://", os.path.realpath(uri[7:]) if uri.startswith("file://") else uri) + "/"
-                  for uri in (source, output))
+    one, other = (
+        re.sub("^s3[an]?://", "s3://", os.path.realpath(uri[7:]) if uri.startswith("file://") else uri) + "/"
+        for uri in (source, output)
+    )
     if one.startswith(other) or other.startswith(one):
         raise ConfigError(f"the output {output} and the input {source} lie inside one another; give separate folders")
     limit = options.max_rejected if options.max_rejected is not None else config["LIMITS"]["MAX_REJECTED"]
@@ -977,7 +1049,11 @@ def s3_conf(settings: Settings) -> dict[str, str]:
                     break
                 except botocore.exceptions.ClientError as error:
                     # a public input bucket needs no right of the caller's own
-                    if error.response["Error"]["Code"] != "AccessDenied" or uri == settings.output or signature != signatures[0]:
+                    if (
+                        error.response["Error"]["Code"] != "AccessDenied"
+                        or uri == settings.output
+                        or signature != signatures[0]
+                    ):
                         raise
             if signature != signatures[0]:
                 conf[f"fs.s3a.bucket.{bucket}.aws.credentials.provider"] = CREDENTIALS_PROVIDER.format("Anonymous")
@@ -1034,7 +1110,9 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         raise JobError(f"Java 17 or newer is needed and {java} was not found; install it (Debian: {JAVA_PACKAGE})")
     access = s3_conf(settings)
     conf = LOCAL_CONF | (LOCAL_S3_CONF if access else LOCAL_FILES_CONF)
-    builder = SparkSession.builder.config(map={**conf, "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower()})
+    builder = SparkSession.builder.config(
+        map={**conf, "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower()}
+    )
     with hushed(verbose) as printed:
         try:
             spark = builder.getOrCreate()
@@ -1081,8 +1159,7 @@ def show(report: dict[str, Any]) -> str:
     lines.append(f"rejected lines: {rejected:,}" + (f", see {report['output']}/{REJECTED}" if rejected else ""))
     if report["s3_requests"]:
         lines.append("S3 requests: " + ", ".join(f"{kind} {count:,}" for kind, count in report["s3_requests"].items()))
-    for stranger in report["strangers"]:
-        lines.append(f"left alone, not written by this job: {stranger}")
+    lines += [f"left alone, not written by this job: {stranger}" for stranger in report["strangers"]]
     lines.append(f"done in {report['seconds']:.1f} s, run {report['run_id']}")
     return "\n".join(lines)
 
@@ -1100,8 +1177,16 @@ def save_report(spark: SparkSession, report: dict[str, Any], target: str) -> Non
     stream.close()
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells of wrong usage in one line, like all other errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
 def parse_options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    """The command line's options; ConfigError where they are wrong."""
+    parser = Parser(
         prog="etl.py",
         description="Turns Sparkify's song and log JSON into a star schema of five parquet tables.",
         epilog="Exit code: 0 done, 1 the job failed, 2 wrong usage or configuration, 130 interrupted.",
@@ -1114,13 +1199,16 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
         "--max-rejected", metavar="SHARE", help="fail if more than this share of an input's lines is bad (0.01)"
     )
     parser.add_argument("--verbose", action="store_true", help="show Spark's log, and the stack trace of an error")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    for name, value in vars(options).items():
+        if value == "":
+            raise ConfigError(f"--{name.replace('_', '-')} is empty")
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the job by the command line's options; returns the exit code."""
-    options = parse_options(argv)
-    spark, code = None, 1
+    spark, code, is_verbose = None, 1, False
 
     def stop(*_: object) -> None:
         nonlocal code
@@ -1128,6 +1216,8 @@ def main(argv: list[str] | None = None) -> int:
         raise KeyboardInterrupt
 
     try:
+        options = parse_options(argv)
+        is_verbose = options.verbose
         signal.signal(signal.SIGTERM, stop)  # as YARN and schedulers send it
         settings = make_settings(options)
         spark = create_session(settings, options.verbose)
@@ -1140,7 +1230,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"etl.py: error: {error}", file=sys.stderr)
         return 2
     except (Exception, KeyboardInterrupt) as error:
-        if options.verbose:
+        if is_verbose:
             traceback.print_exc()
         if is_interrupt := isinstance(error, KeyboardInterrupt):
             code = max(code, 130)
