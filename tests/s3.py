@@ -1,0 +1,133 @@
+"""An S3 server for tests: moto's, on a free port, which notes every request and can be told to refuse some."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import boto3
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTS", "AWS_SECRET_ACCESS_KEY": "a-secret"}
+STATUS = {
+    "AccessDenied": 403,
+    "InvalidAccessKeyId": 403,
+    "SignatureDoesNotMatch": 403,
+    "ExpiredToken": 400,
+    "NoSuchBucket": 404,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    bucket: str
+    key: str
+    query: dict[str, list[str]]
+    authorization: str
+    is_copy: bool
+
+    @property
+    def verb(self) -> str:
+        """What S3's price list and S3A's counters tell apart."""
+        if self.is_copy:
+            return "COPY"
+        if self.method == "POST":
+            return "DELETE" if "delete" in self.query else "UPLOAD"  # begins or completes an upload in parts
+        if self.method == "GET" and not self.key:
+            return "LIST UPLOADS" if "uploads" in self.query else "LIST"
+        return self.method
+
+    @property
+    def access_key(self) -> str:
+        return self._credential[0]
+
+    @property
+    def region(self) -> str:
+        return self._credential[2]
+
+    @property
+    def _credential(self) -> list[str]:
+        return [*self.authorization.partition("Credential=")[2].partition(",")[0].split("/"), "", ""]
+
+
+class S3Server:
+    """Set `refusal` to a function that gives an error code for a request, or None to let it pass."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.refusal: Callable[[Request], str | None] = lambda request: None
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=MotoRequestHandler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.environment = KEYS | {"AWS_ENDPOINT_URL": self.url}
+
+    def __enter__(self) -> S3Server:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="AKIAHELPER",
+            aws_secret_access_key="none",
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        bucket, _, key = unquote(environ["PATH_INFO"]).lstrip("/").partition("/")
+        request = Request(
+            environ["REQUEST_METHOD"], bucket, key, parse_qs(environ["QUERY_STRING"], keep_blank_values=True),
+            environ.get("HTTP_AUTHORIZATION", ""), "HTTP_X_AMZ_COPY_SOURCE" in environ,
+        )  # fmt: skip
+        if request.access_key == "AKIAHELPER":
+            return self._moto(environ, start_response)
+        self.requests.append(request)
+        code = self.refusal(request)
+        if not code:
+            return self._moto(environ, start_response)
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        start_response(f"{STATUS[code]} Refused", [("Content-Type", "application/xml")])
+        return [f"<Error><Code>{code}</Code><Message>The test says {code}</Message></Error>".encode()]
+
+    def make_bucket(self, name: str, region: str = "us-east-1") -> None:
+        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        self.client.create_bucket(Bucket=name, **place)
+
+    def upload(self, folder: Path, bucket: str, prefix: str) -> None:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.client.put_object(
+                    Bucket=bucket, Key=f"{prefix}/{path.relative_to(folder)}", Body=path.read_bytes()
+                )
+
+    def download(self, bucket: str, prefix: str, folder: Path) -> Path:
+        """Copies what is below the prefix into the folder."""
+        for key in self.keys(bucket, prefix):
+            path = folder / key.removeprefix(f"{prefix}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        return folder
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def uploads(self, bucket: str) -> list[str]:
+        """The keys of uploads that were begun and neither completed nor aborted."""
+        return [upload["Key"] for upload in self.client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])]
+
+    def counts(self) -> dict[str, int]:
+        """The requests by verb, but for a long run's heartbeats."""
+        return dict(
+            sorted(Counter(request.verb for request in self.requests if not request.key.endswith("/heartbeat")).items())
+        )
