@@ -1,0 +1,119 @@
+"""The job under spark-submit, where the platform owns master, jars, committer and credentials."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import oracle
+import pyspark
+import pytest
+from conftest import ROOT, SAMPLE
+from lakes import some_of_sample, tables_of
+
+SUBMIT = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "%9a-secret/of+the%cfg", "AWS_SESSION_TOKEN": "%token=of the%cfg"}
+ENVIRONMENT_SECRETS = {"AWS_SECRET_ACCESS_KEY": "a-secret/of+the%env", "AWS_SESSION_TOKEN": "token=of%env"}
+# What Spark and spark-submit note of every application.
+SPARKS_OWN = re.compile(
+    r"spark\.(app\.|driver\.(host|port|extraJavaOptions)|executor\.(id|extraJavaOptions)|submit\.|rdd\.|scheduler\.mode|hadoop\.fs\.s3a\.vectored)"
+)
+
+
+@dataclass
+class Submitted:
+    folder: Path
+    given: dict[str, str]
+    done: subprocess.CompletedProcess[str]
+    events: str
+
+    def event(self, name: str) -> dict[str, dict[str, str]]:
+        found = (event for event in map(json.loads, self.events.splitlines()) if event["Event"] == name)
+        return dict(next(found))
+
+
+def submit(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SUBMIT, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL, timeout=300,
+        env=os.environ | {"PYSPARK_PYTHON": sys.executable} | environment,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def submitted(tmp_path_factory: pytest.TempPathFactory) -> Submitted:
+    """etl.py alone in a folder, dl.cfg by --files from another one, the working folder a third; no boto3."""
+    folder = tmp_path_factory.mktemp("submit")
+    for name in ("code", "conf", "cwd", "events", "blocked"):
+        (folder / name).mkdir()
+    shutil.copy(ROOT / "etl.py", folder / "code")
+    some_of_sample(SAMPLE, folder / "in")
+    aws = "".join(f"{key} = {value}\n" for key, value in {"AWS_ACCESS_KEY_ID": "AKIACONFIG", **SECRETS}.items())
+    (folder / "conf" / "dl.cfg").write_text(
+        f"[AWS]\n{aws}[PATHS]\nINPUT_DATA = file://{folder}/in\nOUTPUT_DATA = file://{folder}/lake\n[PARTITIONS]\nSONGS =\n"
+    )
+    (folder / "blocked" / "sitecustomize.py").write_text(
+        "import sys\nsys.modules.update(dict.fromkeys(['boto3', 'botocore', 'pandas', 'pyarrow', 'numpy']))\n"
+    )
+    given = {
+        "spark.master": "local[1]",
+        "spark.files": f"file://{folder}/conf/dl.cfg",
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": f"file://{folder}/events",
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "3",
+    }
+    options = [f"--conf={key}={given[key]}" for key in given if key not in ("spark.master", "spark.files")]
+    done = submit(
+        "--master", "local[1]", "--files", folder / "conf" / "dl.cfg", *options, folder / "code" / "etl.py",
+        cwd=folder / "cwd", PYTHONPATH=str(folder / "blocked"), AWS_ACCESS_KEY_ID="AKIAENV", **ENVIRONMENT_SECRETS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    events = "".join(path.read_text() for path in sorted((folder / "events").rglob("events_*")))
+    return Submitted(folder, given, done, events)
+
+
+def test_it_works_with_the_dl_cfg_of_files(submitted: Submitted) -> None:
+    assert tables_of(submitted.folder / "lake") == oracle.read_lake(submitted.folder / "in").tables
+    assert len(list((submitted.folder / "lake" / "songs").glob("*.parquet"))) == 1  # no folders, as that dl.cfg says
+    assert re.search(r"^done in \d", submitted.done.stdout, re.MULTILINE)
+
+
+def test_it_changes_nothing_that_the_command_gave(submitted: Submitted) -> None:
+    properties = submitted.event("SparkListenerEnvironmentUpdate")["Spark Properties"]
+    assert {key: properties.get(key) for key in submitted.given} == submitted.given
+
+
+def test_it_sets_no_master_jars_committer_or_credentials(submitted: Submitted) -> None:
+    properties = submitted.event("SparkListenerEnvironmentUpdate")["Spark Properties"]
+    added = [key for key in properties if key not in submitted.given and not SPARKS_OWN.match(key)]
+    assert added == []
+    for words in ("s3a.committer", "S3ACommitterFactory", "PathOutputCommitProtocol", "jars.packages"):
+        assert words not in json.dumps(properties)
+
+
+def test_secrets_are_not_in_the_event_log_or_the_output(submitted: Submitted) -> None:
+    assert "SparkListenerApplicationEnd" in submitted.events
+    for secret in (*SECRETS.values(), *ENVIRONMENT_SECRETS.values()):
+        assert json.dumps(secret)[1:-1] not in submitted.events
+        assert secret not in submitted.done.stdout + submitted.done.stderr
+
+
+def test_it_leaves_nothing_in_the_working_folder(submitted: Submitted) -> None:
+    assert list((submitted.folder / "cwd").iterdir()) == []
+
+
+def test_exit_codes(submitted: Submitted, tmp_path: Path) -> None:
+    """spark-submit hands the job's exit code on; the log above the one line is the platform's."""
+    master = ("--master", "local[1]", "--conf", "spark.ui.enabled=false", submitted.folder / "code" / "etl.py")
+    wrong = submit(*master, "--max-rejected", "2", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert re.search(r"^etl\.py: error: MAX_REJECTED is '2'", wrong.stderr, re.MULTILINE)
+    failed = submit(*master, "--input", f"file://{tmp_path}/none", "--output", f"file://{tmp_path}/lake", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert re.search(r"^etl\.py: error: .*/none.*; the lake is unchanged$", failed.stderr, re.MULTILINE)
