@@ -19,7 +19,9 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
 def error_body(code: str) -> bytes:
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{code}</Message></Error>'.encode()
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{code}</Message></Error>'.encode()
+    )
 
 
 class FaultProxy(ThreadingHTTPServer):

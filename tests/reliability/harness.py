@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -60,14 +61,40 @@ def make_inputs(folder: Path) -> tuple[Input, Input]:
     return make_input(folder / "old", slice(0, 45), slice(0, 3)), make_input(folder / "new", slice(25, 70), slice(2, 5))
 
 
+@dataclass(frozen=True)
+class Nights:
+    """Last night's input and tonight's, and last night's lake, with how long that run took until it claimed the lake and after."""
+
+    old: Input
+    new: Input
+    lake: Path
+    start_seconds: float
+    work_seconds: float
+
+
+@functools.cache
+def make_nights(base: Path) -> Nights:
+    """Made once for all tests below a folder; they work on copies."""
+    folder = base / "nights"
+    folder.mkdir()
+    old, new = make_inputs(folder)
+    lake = folder / "lake"
+    with job(config_file(folder), old.folder, lake) as running:
+        assert running.until((lake / "_runs").is_dir), running.wait()
+        claimed = time.monotonic()
+        assert running.wait()[0] == 0
+        ended = time.monotonic()
+    check_whole(lake, old.rows)
+    plant_strangers(lake)
+    return Nights(old, new, lake, claimed - running.started, ended - claimed)
+
+
 # What an independent reader sees.
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
     return [
-        path
-        for path in folder.rglob(pattern)
-        if not any(name[0] in "._" for name in path.relative_to(folder).parts)
+        path for path in folder.rglob(pattern) if not any(name[0] in "._" for name in path.relative_to(folder).parts)
     ]
 
 
@@ -108,7 +135,9 @@ def config_file(folder: Path, **aws: str) -> Path:
     """A dl.cfg by which songs go to many small folders, for deletes that take their time."""
     path = folder / "dl.cfg"
     keys = "".join(f"AWS_{key.upper()} = {value}\n" for key, value in aws.items())
-    path.write_text(f"[AWS]\n{keys}[PARTITIONS]\nSONGS = year, artist_id\nTIME =\nSONGPLAYS = year\n[LIMITS]\nMAX_REJECTED = 0.5\n")
+    path.write_text(
+        f"[AWS]\n{keys}[PARTITIONS]\nSONGS = year, artist_id\nTIME =\nSONGPLAYS = year\n[LIMITS]\nMAX_REJECTED = 0.5\n"
+    )
     return path
 
 
@@ -195,7 +224,11 @@ class S3Server:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         self.client = boto3.client(
-            "s3", endpoint_url=self.endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
         )
         self.client.create_bucket(Bucket=BUCKET)
 

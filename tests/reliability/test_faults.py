@@ -10,15 +10,14 @@ import pytest
 from faults import KINDS, at_random, fault_proxy
 from harness import (
     BUCKET,
-    Input,
+    Nights,
     S3Server,
     check_exact,
     check_whole,
     config_file,
     full_run,
     job,
-    make_inputs,
-    plant_strangers,
+    make_nights,
 )
 
 SHARE = 0.05
@@ -27,51 +26,41 @@ RAW, SEED = f"s3a://{BUCKET}/raw", 20181101
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Input, Input]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    return make_nights(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
-def server(inputs: tuple[Input, Input]) -> Iterator[S3Server]:
+def server(nights: Nights) -> Iterator[S3Server]:
     running = S3Server()
-    for name, source in zip(("old", "new"), inputs, strict=True):
+    for name, source in (("old", nights.old), ("new", nights.new)):
         running.upload(source.folder, f"raw/{name}")
     yield running
     running.stop()
 
 
-@pytest.fixture(scope="module")
-def old_lake(inputs: tuple[Input, Input], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Last night's lake, made on local files: the objects are the same on S3."""
-    folder = tmp_path_factory.mktemp("old")
-    full_run(config_file(folder), inputs[0].folder, folder / "lake")
-    plant_strangers(folder / "lake")
-    return folder / "lake"
-
-
 @pytest.mark.parametrize(
-    "kinds", [pytest.param(KINDS, id="mixed"), *(pytest.param((kind,), marks=pytest.mark.long, id=kind) for kind in KINDS)]
+    "kinds",
+    [pytest.param(KINDS, id="mixed"), *(pytest.param((kind,), marks=pytest.mark.long, id=kind) for kind in KINDS)],
 )
-def test_faults_that_pass(
-    kinds: tuple[str, ...], inputs: tuple[Input, Input], server: S3Server, old_lake: Path, tmp_path: Path
-) -> None:
+def test_faults_that_pass(kinds: tuple[str, ...], nights: Nights, server: S3Server, tmp_path: Path) -> None:
     """Each kind at 5% of the requests: the run completes and the lake is right."""
     prefix = f"passing-{tmp_path.name}"
-    server.upload(old_lake, prefix)
+    server.upload(nights.lake, prefix)
     with fault_proxy(server.port, at_random(dict.fromkeys(kinds, SHARE), SEED)) as proxy:
         config = config_file(tmp_path, **server.aws, endpoint_url=proxy.endpoint)
         run_id = full_run(config, f"{RAW}/new", f"s3a://{BUCKET}/{prefix}")
     assert set(kinds) <= set(proxy.faults), proxy.faults
-    check_exact(server.download(prefix, tmp_path / "lake"), run_id, inputs[1].rows)
+    check_exact(server.download(prefix, tmp_path / "lake"), run_id, nights.new.rows)
     assert not server.uploads(prefix)
 
 
 def fails_in_time(
-    choose: Callable[[str, str], str], inputs: tuple[Input, Input], server: S3Server, old_lake: Path, tmp_path: Path
+    choose: Callable[[str, str], str], nights: Nights, server: S3Server, tmp_path: Path
 ) -> tuple[str, float]:
     """Runs the job until it fails, which must leave the old lake whole; its one line, and the seconds after the first fault."""
     prefix = f"failing-{tmp_path.name}"
-    server.upload(old_lake, prefix)
+    server.upload(nights.lake, prefix)
     first_fault = 0.0
 
     def watched(method: str, path: str) -> str:
@@ -89,15 +78,16 @@ def fails_in_time(
     assert first_fault
     lines = errors.splitlines()
     assert len(lines) == 1 and lines[0].startswith("etl.py: error: "), errors
-    check_whole(server.download(prefix, tmp_path / "lake"), inputs[0].rows)
+    check_whole(server.download(prefix, tmp_path / "lake"), nights.old.rows)
+    print(f"failed {ended - first_fault:.0f} s after the first fault: {lines[0]}")
     return lines[0], ended - first_fault
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.long if kind in ("reset", "truncate") else ()) for kind in KINDS])
-def test_faults_from_the_start(
-    kind: str, inputs: tuple[Input, Input], server: S3Server, old_lake: Path, tmp_path: Path
-) -> None:
-    line, seconds = fails_in_time(lambda method, path: kind, inputs, server, old_lake, tmp_path)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.long if kind in ("reset", "truncate") else ()) for kind in KINDS]
+)
+def test_faults_from_the_start(kind: str, nights: Nights, server: S3Server, tmp_path: Path) -> None:
+    line, seconds = fails_in_time(lambda method, path: kind, nights, server, tmp_path)
     assert "the lake is unchanged" in line
     assert seconds < SECONDS_TO_FAIL
 
@@ -114,14 +104,12 @@ class HalfWay:
 
 
 @pytest.mark.parametrize("kind", ["gone", *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS)])
-def test_gone_half_way(
-    kind: str, inputs: tuple[Input, Input], server: S3Server, old_lake: Path, tmp_path: Path
-) -> None:
+def test_gone_half_way(kind: str, nights: Nights, server: S3Server, tmp_path: Path) -> None:
     """The next run, with the server back, ends in its own rows alone."""
-    line, seconds = fails_in_time(HalfWay(kind), inputs, server, old_lake, tmp_path)
+    line, seconds = fails_in_time(HalfWay(kind), nights, server, tmp_path)
     assert "until the next run" in line
     assert seconds < SECONDS_TO_FAIL
     prefix, config = f"failing-{tmp_path.name}", config_file(tmp_path, **server.aws, endpoint_url=server.endpoint)
     run_id = full_run(config, f"{RAW}/new", f"s3a://{BUCKET}/{prefix}")
-    check_exact(server.download(prefix, tmp_path / "lake"), run_id, inputs[1].rows)
+    check_exact(server.download(prefix, tmp_path / "lake"), run_id, nights.new.rows)
     assert not server.uploads(prefix)

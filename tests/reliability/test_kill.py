@@ -13,17 +13,16 @@ from pathlib import Path
 import pytest
 from harness import (
     BUCKET,
-    Input,
     Job,
+    Nights,
     S3Server,
     check_exact,
     check_whole,
     config_file,
     full_run,
     job,
-    make_inputs,
+    make_nights,
     names_in,
-    plant_strangers,
     table_files,
 )
 
@@ -44,7 +43,7 @@ class Moment:
 
 def groups(moments: list[Moment], size: int, *marks: pytest.MarkDecorator) -> list[object]:
     """Moments that are tried one after another on one lake, so that runs also follow killed runs."""
-    cut = [tuple(moments[start::len(moments) // size]) for start in range(len(moments) // size)]
+    cut = [tuple(moments[start :: len(moments) // size]) for start in range(len(moments) // size)]
     return [pytest.param(group, id=" ".join(map(str, group)), marks=marks) for group in cut]
 
 
@@ -63,40 +62,22 @@ LONG_MOMENTS = [
 ]
 
 
-@dataclass
-class OldLake:
-    folder: Path
-    start_seconds: float
-    work_seconds: float
-
-
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Input, Input]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    return make_nights(tmp_path_factory.getbasetemp())
 
 
-@pytest.fixture(scope="module")
-def old_lake(inputs: tuple[Input, Input], tmp_path_factory: pytest.TempPathFactory) -> OldLake:
-    """Last night's lake, and how long that run took before and after it claimed the lake."""
-    folder = tmp_path_factory.mktemp("old")
-    with job(config_file(folder), inputs[0].folder, folder / "lake") as running:
-        assert running.until((folder / "lake" / "_runs").is_dir)
-        claimed = time.monotonic()
-        assert running.wait()[0] == 0
-    return OldLake(folder / "lake", claimed - running.started, time.monotonic() - claimed)
-
-
-def wait_for(moment: Moment, running: Job, lake: Path, old: OldLake) -> bool:
+def wait_for(moment: Moment, running: Job, lake: Path, nights: Nights) -> bool:
     """Waits until the moment is there, by what can be seen from outside; False where it did not come."""
     known = names_in(lake / "_runs")
     if moment.step == "started":
-        return running.until(lambda: time.monotonic() - running.started >= moment.share * old.start_seconds)
+        return running.until(lambda: time.monotonic() - running.started >= moment.share * nights.start_seconds)
     if not running.until(lambda: names_in(lake / "_runs") > known):
         return False
     (run,) = names_in(lake / "_runs") - known
     if moment.step == "working":
         claimed = time.monotonic()
-        return running.until(lambda: time.monotonic() - claimed >= moment.share * old.work_seconds)
+        return running.until(lambda: time.monotonic() - claimed >= moment.share * nights.work_seconds)
     folder, note = lake / moment.table, lake / "_runs" / run / moment.table
     if moment.step == "written":  # but not committed
         return running.until(lambda: any(folder.glob(f"_temporary/**/{run}-*")))
@@ -108,20 +89,14 @@ def wait_for(moment: Moment, running: Job, lake: Path, old: OldLake) -> bool:
     return moment.step == "noted" or running.until(lambda: len(table_files(folder) & old_files) < len(old_files))
 
 
-@pytest.mark.parametrize(
-    "moments", [*groups(QUICK_MOMENTS, 5), *groups(LONG_MOMENTS, 3, pytest.mark.long)]
-)
-def test_killed_on_local_files(
-    moments: tuple[Moment, ...], inputs: tuple[Input, Input], old_lake: OldLake, tmp_path: Path
-) -> None:
-    old, new = inputs
+@pytest.mark.parametrize("moments", [*groups(QUICK_MOMENTS, 5), *groups(LONG_MOMENTS, 3, pytest.mark.long)])
+def test_killed_on_local_files(moments: tuple[Moment, ...], nights: Nights, tmp_path: Path) -> None:
+    old, new = nights.old, nights.new
     lake, config = tmp_path / "lake", config_file(tmp_path)
-    shutil.copytree(old_lake.folder, lake)
-    plant_strangers(lake)
-    check_whole(lake, old.rows)
+    shutil.copytree(nights.lake, lake)
     for moment in moments:
         with job(config, new.folder, lake) as running:
-            assert wait_for(moment, running, lake, old_lake) or moment.step == "working", f"{moment} did not come"
+            assert wait_for(moment, running, lake, nights) or moment.step == "working", f"{moment} did not come"
             running.kill()
         check_whole(lake, old.rows, new.rows)
         if moment.step == "deleting":
@@ -182,16 +157,6 @@ def small_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"SPARK_CONF_DIR": str(folder)}
 
 
-@pytest.fixture(scope="module")
-def old_s3_lake(server: S3Server, inputs: tuple[Input, Input], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The prefix of last night's lake."""
-    for name, source in zip(("raw/old", "raw/new"), inputs, strict=True):
-        server.upload(source.folder, name)
-    config = config_file(tmp_path_factory.mktemp("s3"), **server.aws, endpoint_url=server.endpoint)
-    full_run(config, f"s3a://{BUCKET}/raw/old", f"s3a://{BUCKET}/old")
-    return "old"
-
-
 @pytest.fixture
 def no_hooks(server: S3Server) -> Iterator[None]:
     yield
@@ -199,19 +164,15 @@ def no_hooks(server: S3Server) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_hooks")
-@pytest.mark.parametrize(
-    "moments", [*groups(S3_QUICK_MOMENTS, 2), *groups(S3_LONG_MOMENTS, 3, pytest.mark.long)]
-)
+@pytest.mark.parametrize("moments", [*groups(S3_QUICK_MOMENTS, 2), *groups(S3_LONG_MOMENTS, 3, pytest.mark.long)])
 def test_killed_on_s3(
-    moments: tuple[RequestMoment, ...], inputs: tuple[Input, Input], server: S3Server, old_s3_lake: str,
-    small_pages: dict[str, str], tmp_path: Path,
+    moments: tuple[RequestMoment, ...], nights: Nights, server: S3Server, small_pages: dict[str, str],
+    tmp_path: Path,
 ) -> None:  # fmt: skip
-    old, new = inputs
+    old, new = nights.old, nights.new
     prefix = f"killed-{tmp_path.name}"
     lake, config = tmp_path / "lake", config_file(tmp_path, **server.aws, endpoint_url=server.endpoint)
-    plant_strangers(server.download(old_s3_lake, lake))
-    server.upload(lake, prefix)
-    source, output = f"s3a://{BUCKET}/raw/new", f"s3a://{BUCKET}/{prefix}"
+    source, output = server.upload(new.folder, "raw"), server.upload(nights.lake, prefix)
     for moment in moments:
         with job(config, source, output, **small_pages) as running:
             hook, is_killed = killer(running, moment, prefix)
@@ -225,7 +186,9 @@ def test_killed_on_s3(
     assert not server.uploads(prefix)
 
 
-def killer(running: Job, moment: RequestMoment, prefix: str) -> tuple[Callable[[str, str, bytes], None], Callable[[], bool]]:
+def killer(
+    running: Job, moment: RequestMoment, prefix: str
+) -> tuple[Callable[[str, str, bytes], None], Callable[[], bool]]:
     """A hook that kills the job at the moment, and a way to ask whether it did."""
     seen = 0
 

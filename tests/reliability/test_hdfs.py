@@ -1,0 +1,147 @@
+"""The job on a real HDFS: a run over last night's lake, also after a kill in the middle of its work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from harness import check_exact, check_whole, config_file, make_inputs, plant_strangers
+from yarn_cluster import SPARK_HOME, YARN_JARS, fetch_jars, free_ports, write_xml
+
+pytestmark = pytest.mark.long
+START_SECONDS = 120
+
+
+@contextmanager
+def server(conf: Path, jars: Path, name: str, log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [
+        *(
+            "java",
+            "-Xmx256m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-cp",
+            f"{conf}:{jars}/*:{SPARK_HOME}/jars/*",
+        ),
+        *(f"org.apache.hadoop.hdfs.server.{name}", *arguments),
+    ]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Hdfs:
+    """One NameNode and one DataNode, of the Hadoop that pyspark bundles."""
+
+    def __init__(self, folder: Path, jars: Path, stack: ExitStack) -> None:
+        self.conf, self.jars = folder / "conf", jars
+        ports = free_ports(2)
+        self.uri, self.web = f"hdfs://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+        self.conf.mkdir()
+        write_xml(self.conf / "core-site.xml", {"fs.defaultFS": self.uri, "hadoop.tmp.dir": folder / "tmp"})
+        write_xml(
+            self.conf / "hdfs-site.xml",
+            {
+                "dfs.replication": 1,
+                "dfs.namenode.http-address": f"127.0.0.1:{ports[1]}",
+                "dfs.datanode.address": "127.0.0.1:0",
+                "dfs.datanode.http.address": "127.0.0.1:0",
+                "dfs.datanode.ipc.address": "127.0.0.1:0",
+                "dfs.datanode.du.reserved": 0,
+                "dfs.permissions.enabled": "false",
+            },
+        )
+        with server(self.conf, jars, "namenode.NameNode", folder / "format.log", "-format", "-force") as formatting:
+            assert formatting.wait(START_SECONDS) == 0, (folder / "format.log").read_text()
+        stack.enter_context(server(self.conf, jars, "namenode.NameNode", folder / "name.log"))
+        stack.enter_context(server(self.conf, jars, "datanode.DataNode", folder / "data.log"))
+        give_up = time.monotonic() + START_SECONDS
+        while "Live datanodes (1)" not in self.run("tools.DFSAdmin", "-report").stdout:
+            assert time.monotonic() < give_up, f"HDFS did not start, see {folder}/*.log"
+
+    def run(self, tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        classes = f"{self.conf}:{self.jars}/*:{SPARK_HOME}/jars/*"
+        name = f"org.apache.hadoop.{'hdfs.' if '.' in tool else 'fs.'}{tool}"
+        return subprocess.run(
+            ["java", "-cp", classes, name, *map(str, arguments)], capture_output=True, text=True, check=False
+        )
+
+    def shell(self, *arguments: object) -> str:
+        done = self.run("FsShell", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def names(self, path: str) -> set[str]:
+        """The names in a folder, by WebHDFS, which is quick."""
+        try:
+            with urllib.request.urlopen(f"{self.web}/webhdfs/v1{path}?op=LISTSTATUS", timeout=10) as answer:
+                return {status["pathSuffix"] for status in json.load(answer)["FileStatuses"]["FileStatus"]}
+        except urllib.error.HTTPError:
+            return set()
+
+    def download(self, path: str, folder: Path) -> Path:
+        self.shell("-get", "-ignoreCrc", path, folder)
+        return folder
+
+
+@pytest.fixture(scope="module")
+def hdfs(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Hdfs]:
+    jars = fetch_jars(YARN_JARS, pytestconfig.cache.mkdir("yarn-jars"))
+    with ExitStack() as stack:
+        yield Hdfs(tmp_path_factory.mktemp("hdfs"), jars, stack)
+
+
+def start(hdfs: Hdfs, config: Path, source: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            *(SPARK_HOME / "bin" / "spark-submit", "--master", "local[2]", ROOT / "etl.py", "--config", config),
+            *("--input", f"{hdfs.uri}/raw/{source}", "--output", f"{hdfs.uri}/lake"),
+        ],
+        env=os.environ | {"HADOOP_CONF_DIR": str(hdfs.conf)}, cwd=config.parent, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def full_run(hdfs: Hdfs, config: Path, source: str) -> str:
+    printed, _ = start(hdfs, config, source).communicate(timeout=600)
+    found = re.search(r"^done in .* s, run (\S+)$", printed, re.MULTILINE)
+    assert found, printed
+    return found[1]
+
+
+def test_runs_on_hdfs(hdfs: Hdfs, tmp_path: Path) -> None:
+    old, new = make_inputs(tmp_path / "raw")
+    config = config_file(tmp_path)
+    hdfs.shell("-put", tmp_path / "raw", "/raw")
+    plant_strangers(tmp_path / "lake")
+    hdfs.shell("-put", tmp_path / "lake", "/lake")
+    run_id = full_run(hdfs, config, "old")
+    check_exact(hdfs.download("/lake", tmp_path / "first"), run_id, old.rows)
+
+    killed = start(hdfs, config, "new")
+    while killed.poll() is None and not any(
+        "songs" in hdfs.names(f"/lake/_runs/{run}") for run in hdfs.names("/lake/_runs") - {run_id}
+    ):
+        time.sleep(0.01)
+    assert killed.poll() is None, killed.communicate()
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    check_whole(hdfs.download("/lake", tmp_path / "killed"), old.rows, new.rows)
+
+    run_id = full_run(hdfs, config, "new")
+    check_exact(hdfs.download("/lake", tmp_path / "second"), run_id, new.rows)
