@@ -36,7 +36,7 @@ def rejected_of(lake: Path, source: Path) -> list[oracle.Rejected]:
     """The rejected lines that the lake keeps, as they were in the input folder."""
     rejected = []
     for file in (lake / "_rejected").glob("*.json"):
-        for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+        for row in map(json.loads, file.read_bytes().splitlines()):
             path = Path(unquote(row["source_file"].removeprefix("file://"))).relative_to(source).as_posix()
             is_base64 = row["reason"].startswith("not UTF-8")
             line = base64.b64decode(row["line"]) if is_base64 else row["line"].encode()

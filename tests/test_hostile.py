@@ -1,0 +1,391 @@
+"""Hostile input: what comes of every line and file, so that nothing is lost without a word."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+from conftest import run_etl, settings, write_lines
+from lakes import assert_counts_add_up, contents_of, rejected_of, tables_of
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+import etl
+
+TS = 1_541_121_934_796
+NOT_JSON = "not one JSON object that fits the schema"
+NOT_UTF8 = "not UTF-8; the line is kept in base64"
+TOO_LARGE = "a number is too large"
+NO_PAGE = "page is missing"
+BAD_TS = "ts is not in UTC milliseconds between 2000 and 9999"
+NO_KEY = "a play without ts, userId or sessionId"
+NO_ID = "song_id or artist_id is missing"
+
+EVENT = {"page": "NextSong", "ts": TS, "userId": "7", "sessionId": 3, "itemInSession": 5, "song": "Moon", "length": 200.5}
+SONG = {"song_id": "S1", "artist_id": "A1", "title": "Moon", "artist_name": "Duo", "duration": 200.5, "year": 2001}
+
+
+def event(**changes: Any) -> bytes:
+    return json.dumps(EVENT | changes).encode()
+
+
+def with_raw(name: str, token: str, base: dict[str, Any] = EVENT) -> bytes:
+    """The event (or song) with a value that is written just so."""
+    return json.dumps(base | {name: "?"}).replace('"?"', token).encode()
+
+
+def song(**changes: Any) -> bytes:
+    return json.dumps(SONG | changes).encode()
+
+
+def without(*names: str) -> bytes:
+    return json.dumps({name: value for name, value in EVENT.items() if name not in names}).encode()
+
+
+# A case is a log file's bytes and what comes of each of its lines: some values of the row, or the reason it is rejected.
+Outcome = dict[str, Any] | str
+LOG_CASES: dict[str, tuple[bytes, list[Outcome]]] = {
+    # files
+    "empty file": (b"", []),
+    "only line ends": (b"\n\r\n\r\n\n", []),
+    "only blanks": (b"   \n\t\n \t \r\n", []),
+    "no line end after the last line": (event() + b"\n" + event(userId="8"), [{"userId": "7"}, {"userId": "8"}]),
+    "blank lines between": (b"\n" + event() + b"\n\n  \n" + event(userId="8") + b"\n\n", [{}, {"userId": "8"}]),
+    "CRLF": (event() + b"\r\n" + event(userId="8") + b"\r\n", [{"userId": "7"}, {"userId": "8"}]),
+    "CR alone": (event() + b"\r" + event(userId="8"), [{"userId": "7"}, {"userId": "8"}]),
+    "BOM": (b"\xef\xbb\xbf" + event(), [{"userId": "7"}]),
+    "BOM on the second line": (event() + b"\n\xef\xbb\xbf" + event(), [{}, NOT_JSON]),
+    "blanks around the object": (b" \t" + event() + b" \t", [{"userId": "7"}]),
+    "UTF-16": (event().decode().encode("utf-16-le"), [NOT_JSON]),
+    "pretty-printed": (b'{\n"page": "Home"\n}\n', [NOT_JSON] * 3),
+    # no object
+    "empty object": (b"{}", [NO_PAGE]),
+    "empty array": (b"[]", [NOT_JSON]),
+    "array of an event": (b"[" + event() + b"]", [NOT_JSON]),
+    "number": (b"42", [NOT_JSON]),
+    "text": (b'"NextSong"', [NOT_JSON]),
+    "null": (b"null", [NOT_JSON]),
+    "true": (b"true", [NOT_JSON]),
+    "comma": (b",", [NOT_JSON]),
+    "prose": (b"Traceback (most recent call last):", [NOT_JSON]),
+    # broken objects
+    "truncated line": (event()[:-20], [NOT_JSON]),
+    "truncated in a text": (b'{"page": "Next', [NOT_JSON]),
+    "only the end": (event()[20:], [NOT_JSON]),
+    "trailing comma": (event()[:-1] + b",}", [NOT_JSON]),
+    "two objects": (event() + event(userId="8"), [NOT_JSON]),
+    "two objects with a comma": (event() + b"," + event(userId="8"), [NOT_JSON]),
+    "one object and a comma": (event() + b",", [NOT_JSON]),
+    "one object and a bracket": (event() + b"}", [NOT_JSON]),
+    "one object and more brackets": (event() + b"]}", [NOT_JSON]),
+    "brackets that close and open again": (event() + b'],"more":[{}', [NOT_JSON]),
+    "one object and words": (event() + b" and more", [NOT_JSON]),
+    "comment": (event() + b" // so", [NOT_JSON]),
+    "comment inside": (b"{/* so */" + event()[1:], [NOT_JSON]),
+    "single quotes": (event().replace(b'"', b"'"), [NOT_JSON]),
+    "keys without quotes": (b"{page: " + b'"Home"}', [NOT_JSON]),
+    "NUL between": (b"{\x00" + event()[1:], [NOT_JSON]),
+    "NUL in a text": (event(location="?").replace(b"?", b"\x00"), [NOT_JSON]),
+    "NUL lines": (b"\x00\x00\x00\n" + event(), [NOT_JSON, {}]),
+    "tab in a text": (event(location="?").replace(b"?", b"\t"), [NOT_JSON]),
+    "form feed between": (b"{\x0c" + event()[1:], [NOT_JSON]),
+    "no-break space between": ("{\u00a0".encode() + event()[1:], [NOT_JSON]),
+    "unknown escape": (event(location="?").replace(b"?", b"\\x41"), [NOT_JSON]),
+    "nested a hundred thousand deep": (b'{"page": "Home", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", [NOT_JSON]),
+    # not UTF-8
+    "Latin-1": (event(location="?").replace(b"?", b"Malm\xf6"), [NOT_UTF8]),
+    "half a surrogate pair in bytes": (event(location="?").replace(b"?", b"\xed\xa0\x80"), [NOT_UTF8]),
+    "overlong slash": (event(location="?").replace(b"?", b"\xc0\xaf"), [NOT_UTF8]),
+    "no JSON and not UTF-8": (b"\xff\xfe\x00", [NOT_UTF8]),
+    "U+FFFD itself": (event(location="\ufffd"), [{"location": "\ufffd"}]),
+    "U+FFFD itself as bytes": (event(location="?").replace(b"?", b"\xef\xbf\xbd"), [{"location": "\ufffd"}]),
+    # keys
+    "duplicate keys": (b'{"userId": "1", ' + event()[1:], [{"userId": "7"}]),
+    "duplicate key, null last": (event()[:-1] + b', "userId": null}', [NO_KEY]),
+    "keys in other letter case": (event(userID="9", TS=1).replace(b"userId", b"userid"), [NO_KEY]),
+    "both letter cases": (event(USERID="9"), [{"userId": "7"}]),
+    "unknown keys": (event(userid="9", x=1, y={"a": []}), [{"userId": "7"}]),
+    "empty key": (b'{"": 1, ' + event()[1:], [{"userId": "7"}]),
+    "nested garbage": (event(x={"page": [{"ts": [[[{}]]]}]}), [{"ts": TS}]),
+    "key with escapes": (event().replace(b'"userId"', b'"user\\u0049d"'), [{"userId": "7"}]),
+    # what a text may be
+    "userId as a number": (event(userId=7), [{"userId": "7"}]),
+    "userId as a long number": (with_raw("userId", "123456789012345678901"), [{"userId": "123456789012345678901"}]),
+    "userId as a float": (with_raw("userId", "7.0"), [{"userId": "7.0"}]),
+    "userId as true": (event(userId=True), [{"userId": "true"}]),
+    "object as a text": (with_raw("location", '{"a": [1, "b", null]}'), [{"location": '{"a":[1,"b",null]}'}]),
+    "array as a text": (event(song=["x", 1]), [{"song": '["x",1]'}]),
+    "page as a number": (event(page=1), [{"page": "1"}]),
+    "line ends in a text": (event(location="a\nb\r\nc"), [{"location": "a\nb\r\nc"}]),
+    "NUL escaped": (event(location="a\x00b"), [{"location": "a\x00b"}]),
+    "line separator in a text": (event(location="?").replace(b"?", "a\u2028b\x85".encode()), [{"location": "a\u2028b\x85"}]),
+    "quotes and backslashes": (event(location='"\\"/'), [{"location": '"\\"/'}]),
+    "beyond 16 bits": (event(location="\U0001d11e"), [{"location": "\U0001d11e"}]),
+    "half a surrogate pair escaped": (event(location="a\ud800b"), [{"location": "a?b"}]),
+    "300 characters": (event(userId="é" * 300), [{"userId": "é" * 300}]),
+    "look-alike page": (event(page="NextS\u043eng"), [{"page": "NextS\u043eng"}]),
+    "look-alike digits": (event(userId="\uff17"), [{"userId": "\uff17"}]),
+    "composed and not": (event(userId="\u00e9") + b"\n" + event(userId="e\u0301"), [{"userId": "\u00e9"}, {"userId": "e\u0301"}]),
+    "blank userId": (event(userId=" "), [{"userId": " "}]),
+    # what a number may be
+    "ts as a text": (event(ts=str(TS)), [NOT_JSON]),
+    "ts as a float": (event(ts=float(TS)), [NOT_JSON]),
+    "ts with an exponent": (with_raw("ts", "1541121934796e0"), [NOT_JSON]),
+    "ts as true": (event(ts=True), [NOT_JSON]),
+    "ts as an object": (event(ts={}), [NOT_JSON]),
+    "ts negative": (event(ts=-TS), [BAD_TS]),
+    "ts zero": (event(ts=0), [BAD_TS]),
+    "ts in seconds": (event(ts=TS // 1000), [BAD_TS]),
+    "ts in microseconds": (event(ts=TS * 1000), [BAD_TS]),
+    "ts of another page in seconds": (event(page="Home", ts=TS // 1000), [BAD_TS]),
+    "ts of the year 9999": (event(ts=253_402_300_799_999), [{"ts": 253_402_300_799_999}]),
+    "ts of the year 10000": (event(ts=253_402_300_800_000), [BAD_TS]),
+    "ts of 2000": (event(ts=946_684_800_000), [{"ts": 946_684_800_000}]),
+    "ts of 1999": (event(ts=946_684_799_999), [BAD_TS]),
+    "ts beyond 64 bits": (event(ts=2**63), [NOT_JSON]),
+    "ts beyond a hundred digits": (with_raw("ts", "1" * 100), [NOT_JSON]),
+    "sessionId at 64 bits": (event(sessionId=2**63 - 1) + b"\n" + event(sessionId=-(2**63)), [{"sessionId": 2**63 - 1}, {"sessionId": -(2**63)}]),
+    "sessionId as a text": (event(sessionId="3"), [NOT_JSON]),
+    "itemInSession as a float": (event(itemInSession=1.0), [NOT_JSON]),
+    "length as a text": (event(length="200.5"), [NOT_JSON]),
+    "length whole": (event(length=200), [{"length": 200.0}]),
+    "length with an exponent": (with_raw("length", "2.005E2"), [{"length": 200.5}]),
+    "length NaN": (event(length=float("nan")), [NOT_JSON]),
+    "length NaN as a text": (event(length="NaN"), [NOT_JSON]),
+    "length Infinity": (event(length=float("-inf")), [NOT_JSON]),
+    "length 1e400": (with_raw("length", "1e400"), [TOO_LARGE]),
+    "length -1e400": (with_raw("length", "-1e400"), [TOO_LARGE]),
+    "length 1e-400": (with_raw("length", "1e-400"), [{"length": 0.0}]),
+    "registration 1e400": (with_raw("registration", "1e400"), [TOO_LARGE]),
+    "leading zero": (with_raw("length", "0200.5"), [NOT_JSON]),
+    "leading plus": (with_raw("length", "+200.5"), [NOT_JSON]),
+    "hexadecimal": (with_raw("itemInSession", "0x10"), [NOT_JSON]),
+    # what an event must have
+    "page null": (event(page=None), [NO_PAGE]),
+    "page missing": (without("page"), [NO_PAGE]),
+    "page empty": (event(page=""), [{"page": ""}]),
+    "play without ts": (without("ts"), [NO_KEY]),
+    "play without userId": (without("userId"), [NO_KEY]),
+    "play with an empty userId": (event(userId=""), [NO_KEY]),
+    "play without sessionId": (event(sessionId=None), [NO_KEY]),
+    "play without itemInSession": (without("itemInSession"), [{"itemInSession": None}]),
+    "another page without them": (b'{"page": "Home"}', [{"page": "Home", "ts": None, "userId": None, "sessionId": None}]),
+}  # fmt: skip
+SONG_CASES: dict[str, tuple[bytes, list[Outcome]]] = {
+    "several songs": (song() + b"\n" + song(song_id="S2"), [{"song_id": "S1"}, {"song_id": "S2"}]),
+    "song without song_id": (song(song_id=None), [NO_ID]),
+    "song with an empty song_id": (song(song_id=""), [NO_ID]),
+    "song without artist_id": (song(artist_id=None), [NO_ID]),
+    "song with an empty artist_id": (song(artist_id=""), [NO_ID]),
+    "song that is empty": (b"{}", [NO_ID]),
+    "song that is an event": (event(), [NO_ID]),
+    "song of its ids": (b'{"song_id": 1, "artist_id": 2.5}', [{"song_id": "1", "artist_id": "2.5", "year": None}]),
+    "year beyond 32 bits": (song(year=2**31), [NOT_JSON]),
+    "year at 32 bits": (song(year=2**31 - 1), [{"year": 2**31 - 1}]),
+    "year as a text": (song(year="2001"), [NOT_JSON]),
+    "year as a float": (song(year=2001.0), [NOT_JSON]),
+    "year negative": (song(year=-1), [{"year": -1}]),
+    "num_songs as a text": (song(num_songs="1"), [NOT_JSON]),
+    "duration 1e400": (with_raw("duration", "1e400", SONG), [TOO_LARGE]),
+    "latitude 1e400": (with_raw("artist_latitude", "-1e999", SONG), [TOO_LARGE]),
+    "latitude as a text": (song(artist_latitude="1.5"), [NOT_JSON]),
+    "NaN longitude": (song(artist_longitude=float("nan")), [NOT_JSON]),
+    "song truncated": (song()[:-1], [NOT_JSON]),
+    "song in Latin-1": (song(title="?").replace(b"?", b"\xe9t\xe9"), [NOT_UTF8]),
+}
+Read = Callable[[SparkSession, str], DataFrame]
+KINDS: dict[str, tuple[Read, dict[str, tuple[bytes, list[Outcome]]]]] = {
+    "log_data": (etl.read_logs, LOG_CASES),
+    "song_data": (etl.read_songs, SONG_CASES),
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An input folder with a file for each case."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for kind, (_, cases) in KINDS.items():
+        (folder / kind).mkdir()
+        for name, (data, _) in cases.items():
+            (folder / kind / f"{name}.json").write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcomes(spark: SparkSession, corpus: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the job reads from each file, in the order of its lines; one job for each kind of input."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for kind, (read, _) in KINDS.items():
+        rows = read(spark, f"file://{corpus}/{kind}").withColumn("file", F.input_file_name())
+        for row in rows.collect():
+            found.setdefault(Path(row["file"]).stem.replace("%20", " "), []).append(row.asDict())
+    return found
+
+
+@pytest.mark.parametrize("name", [*LOG_CASES, *SONG_CASES])
+def test_each_line_is_a_row_or_rejected_whole_with_its_reason(outcomes: dict[str, list[dict[str, Any]]], name: str) -> None:
+    data, expected = (LOG_CASES | SONG_CASES)[name]
+    rows = outcomes.get(name, [])
+    assert [row["reason"] for row in rows] == [outcome if isinstance(outcome, str) else None for outcome in expected]
+    lines = [line for line in data.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n") if line.strip()]
+    for row, outcome, line in zip(rows, expected, lines, strict=True):
+        if isinstance(outcome, str):
+            kept = base64.b64decode(row["line"]) if outcome == NOT_UTF8 else row["line"].encode()
+            assert kept == line
+            assert Path(row["source_file"]).stem.replace("%20", " ") == name
+        else:
+            assert row == row | outcome | {"line": None, "source_file": None}
+
+
+def test_the_corpus_has_the_cases_that_it_should() -> None:
+    assert len(LOG_CASES | SONG_CASES) == len(LOG_CASES) + len(SONG_CASES) >= 40
+
+
+def test_every_line_is_in_a_table_or_a_copy_or_no_play_or_rejected(spark: SparkSession, corpus: Path, tmp_path: Path) -> None:
+    expected = oracle.read_lake(corpus)
+    report = etl.run(spark, settings(corpus, tmp_path / "lake", max_rejected=1.0), say=lambda line: None)
+    assert tables_of(tmp_path / "lake") == expected.tables
+    assert rejected_of(tmp_path / "lake", corpus) == expected.rejected
+
+    for kind, lines in expected.lines.items():
+        rejected = sum(line.input == kind for line in expected.rejected)
+        assert report["inputs"][kind] == {"files": expected.files[kind], "lines": lines, "rejected": rejected}
+    assert_counts_add_up(report, corpus)
+
+
+# Files and folders.
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An input of one song and one play."""
+    write_lines(tmp_path / "in" / "song_data" / "a.json", song(artist_name=None))
+    write_lines(tmp_path / "in" / "log_data" / "a.json", event())
+    return tmp_path / "in"
+
+
+def run(spark: SparkSession, source: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    return etl.run(spark, settings(source, output, **changes), say=lambda line: None)
+
+
+def test_ten_thousand_empty_files_are_no_lines(spark: SparkSession, source: Path, tmp_path: Path) -> None:
+    for number in range(10_000):
+        path = source / "log_data" / str(number % 10) / f"{number}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    report = run(spark, source, tmp_path / "lake")
+    assert report["inputs"]["log_data"] == {"files": 10_001, "lines": 1, "rejected": 0}
+    assert report["tables"]["songplays"]["rows"] == 1
+
+
+def test_a_line_of_50_mb_is_a_row_or_rejected_whole(spark: SparkSession, source: Path, tmp_path: Path) -> None:
+    write_lines(source / "log_data" / "spaces.json", event(userId="8")[:-1] + b" " * 50_000_000 + b"}", event(userId="9"))
+    broken = b'{"page": "Home", "x": "' + b"y" * 50_000_000
+    write_lines(source / "log_data" / "broken.json", broken, event(userId="10"))
+    report = run(spark, source, tmp_path / "lake", max_rejected=1.0)
+    assert report["inputs"]["log_data"] == {"files": 3, "lines": 5, "rejected": 1}
+    assert [row[0] for row in tables_of(tmp_path / "lake")["users"]] == ["10", "7", "8", "9"]
+    assert rejected_of(tmp_path / "lake", source) == [oracle.Rejected("log_data", "log_data/broken.json", broken)]
+
+
+def test_a_folder_named_like_a_file_is_a_folder(spark: SparkSession, source: Path, tmp_path: Path) -> None:
+    (source / "log_data" / "empty.json").mkdir()
+    write_lines(source / "log_data" / "day.json" / "b.json", event(userId="8"))
+    report = run(spark, source, tmp_path / "lake")
+    assert report["inputs"]["log_data"] == {"files": 2, "lines": 2, "rejected": 0}
+
+
+def test_odd_names_of_files_and_folders_are_read_and_reported(spark: SparkSession, source: Path, tmp_path: Path) -> None:
+    names = ["year=2018/a b.json", "100%.json", "a%20b.json", "[x]{y}*.json", "é?#.json", "a:b.json", "-.json", "..x/c.json"]
+    for name in names:
+        write_lines(source / "log_data" / name, b"{" + name.encode())
+    report = run(spark, source, tmp_path / "lake", max_rejected=1.0)
+    assert report["inputs"]["log_data"] == {"files": len(names), "lines": len(names), "rejected": len(names) - 1}
+
+
+BAD_GZIP = {
+    "no gzip at all": event(),
+    "cut off": gzip.compress(b"\n".join(event(userId=str(number)) for number in range(1000)))[:-200],
+    "garbage inside": gzip.compress(event(), 0)[:12] + b"\xff" * 60,
+}
+
+
+@pytest.mark.parametrize("name", BAD_GZIP)
+def test_a_gzip_file_that_is_broken_fails_the_run_and_is_named(
+    spark: SparkSession, sample_lake: str, source: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(sample_lake, tmp_path / "lake")
+    before = contents_of(tmp_path / "lake")
+    (source / "log_data" / "bad.json.gz").write_bytes(BAD_GZIP[name])
+    with pytest.raises(Exception) as raised:  # noqa: PT011 Spark's own, which main makes one line of
+        run(spark, source, tmp_path / "lake")
+    assert "bad.json.gz" in etl.explain(raised.value)
+    assert contents_of(tmp_path / "lake") == before
+
+
+def test_a_file_removed_after_it_was_listed_fails_the_run_and_is_named(
+    spark: SparkSession, sample_lake: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(sample_lake, tmp_path / "lake")
+    before = contents_of(tmp_path / "lake")
+    doomed = write_lines(source / "log_data" / "doomed.json", event(userId="8"))
+    read_logs = etl.read_logs
+
+    def read_and_remove(spark: SparkSession, folder: str) -> DataFrame:
+        rows = read_logs(spark, folder)
+        doomed.unlink()
+        return rows
+
+    monkeypatch.setattr(etl, "read_logs", read_and_remove)
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        run(spark, source, tmp_path / "lake")
+    assert "doomed.json" in etl.explain(raised.value)
+    assert contents_of(tmp_path / "lake") == before
+
+
+def test_a_symlink_loop_ends_in_one_clear_line(source: Path, tmp_path: Path) -> None:
+    (source / "log_data" / "loop").symlink_to(source / "log_data")
+    done = run_etl("--input", source, "--output", tmp_path / "lake", check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "loop" in done.stderr
+
+
+NASTY = [
+    "a=b", "a/b", "../../x", "..", ".", "100%", "%2F", "a b", " ", "'\"\\", "a\nb", "#?&*[]{}", ":", "é雨𝄞", "_x", ".x",
+    "null", "__HIVE_DEFAULT_PARTITION__x", "x" * 200, "007", "1.0", "2018-11-01", "true",
+]  # fmt: skip
+
+
+def test_nasty_values_in_partition_columns_come_back_as_they_were(spark: SparkSession, source: Path, tmp_path: Path) -> None:
+    songs = [song(song_id=f"S{number}", artist_id=nasty) for number, nasty in enumerate(NASTY)]
+    write_lines(source / "song_data" / "a.json", *songs)
+    partitions = {"songs": ("year", "artist_id")}
+    run(spark, source, tmp_path / "out" / "lake", partitions=partitions)
+    run(spark, source, tmp_path / "out" / "lake", partitions=partitions)
+    stored = spark.read.schema(etl.TABLES["songs"]).parquet(f"file://{tmp_path}/out/lake/songs")
+    assert sorted((row["song_id"], row["artist_id"]) for row in stored.collect()) == sorted(
+        (f"S{number}", nasty) for number, nasty in enumerate(NASTY)
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["lake"]
+
+
+def test_a_partition_value_too_long_for_a_folder_fails_the_run(
+    spark: SparkSession, sample_lake: str, source: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(sample_lake, tmp_path / "lake")
+    before = contents_of(tmp_path / "lake")
+    write_lines(source / "song_data" / "a.json", song(artist_id="x" * 300))
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        run(spark, source, tmp_path / "lake", partitions={"songs": ("year", "artist_id")})
+    assert "artist_id=xxx" in etl.explain(raised.value)
+    after = contents_of(tmp_path / "lake")
+    assert {name: data for name, data in after.items() if name.startswith("songs")} == {
+        name: data for name, data in before.items() if name.startswith("songs")
+    }

@@ -1,0 +1,172 @@
+"""The whole lake against the oracle's, which computes it from the same files in plain Python."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import oracle
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, SAMPLE, run_etl, settings, write_lines
+from frames import make_frame, rows_of, to_ms, utc
+from lakes import assert_counts_add_up, rejected_of, tables_of
+from pyspark.sql import SparkSession
+
+import etl
+
+DIRTY_EVENTS: list[Any] = [
+    "no JSON",
+    b'{"page": "Home", "location": "M\xfcnchen"}',
+    {},
+    [{"page": "Home"}],
+    {"page": "NextSong", "ts": 1_541_121_934, "userId": "7", "sessionId": 3},
+    {"page": "NextSong", "ts": 1_541_121_934_796, "userId": "", "sessionId": 3},
+    {"page": "NextSong", "ts": 1_541_121_934_796, "userId": "7", "sessionId": 3, "length": "200"},
+]
+ODD_EVENTS: list[Any] = [
+    {"page": "NextSong", "ts": 946_684_800_000, "userId": 7, "sessionId": 3, "song": "a\u2028b"},
+    {"page": "NextSong", "ts": 946_684_800_000, "userId": "7", "sessionId": 3, "song": None, "level": "paid"},
+    {"page": "NextSong", "ts": 253_402_300_799_999, "userId": "7|8", "sessionId": -1, "itemInSession": 0},
+    {"page": "Home", "userId": "never plays"},
+    {"page": "Home", "userId": "never plays", "ts": None, "level": "free"},
+]
+DIRTY_SONGS: list[Any] = [
+    {"song_id": "S1"},
+    {"artist_id": "A1"},
+    '{"song_id": "S1", "artist_id": "A1", "duration": 1e400}',
+    "{",
+]
+ODD_SONGS: list[Any] = [
+    {"song_id": "S1", "artist_id": "A1", "title": "", "artist_name": None, "year": -5, "artist_location": ""},
+    {"song_id": "S1", "artist_id": "A2", "title": None, "year": 2001, "artist_latitude": 1, "artist_longitude": None},
+]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated data of two months with another seed than the sample's, and some odd and bad lines."""
+    folder = tmp_path_factory.mktemp("generated")
+    arguments = "--songs 60 --events 1500 --seed 77 --months 2 --out"
+    subprocess.run([sys.executable, ROOT / "bench" / "generate.py", *arguments.split(), folder], check=True)
+    write_lines(folder / "log_data" / "extra.json", *ODD_EVENTS, *DIRTY_EVENTS)
+    write_lines(folder / "song_data" / "extra.json", *ODD_SONGS, *DIRTY_SONGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path) -> oracle.Lake:
+    return oracle.read_lake(source)
+
+
+@pytest.fixture(scope="module")
+def lake(spark: SparkSession, source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The lake of the generated data, and the report of the run."""
+    path = tmp_path_factory.mktemp("lake")
+    return path, etl.run(spark, settings(source, path, max_rejected=1.0), say=lambda line: None)
+
+
+def test_the_lake_of_the_sample_is_the_oracles(sample_lake: str) -> None:
+    expected = oracle.read_lake(SAMPLE)
+    assert tables_of(Path(sample_lake)) == expected.tables
+    assert rejected_of(Path(sample_lake), SAMPLE) == expected.rejected == []
+
+
+def test_the_lake_of_generated_and_odd_data_is_the_oracles(
+    lake: tuple[Path, dict[str, Any]], source: Path, expected: oracle.Lake
+) -> None:
+    assert tables_of(lake[0]) == expected.tables
+    assert rejected_of(lake[0], source) == expected.rejected
+    assert len(expected.rejected) == len(DIRTY_EVENTS) + len(DIRTY_SONGS)
+
+
+def test_the_counts_of_the_report_add_up(
+    lake: tuple[Path, dict[str, Any]], source: Path, expected: oracle.Lake
+) -> None:
+    path, report = lake
+    assert_counts_add_up(report, source)
+    for name in ("song_data", "log_data"):
+        rejected = sum(line.input == name for line in expected.rejected)
+        assert report["inputs"][name] == {
+            "files": expected.files[name],
+            "lines": expected.lines[name],
+            "rejected": rejected,
+        }
+    for name, rows in expected.tables.items():
+        files = list((path / name).rglob("*.parquet"))
+        found = {key: report["tables"][name][key] for key in ("rows", "files", "bytes")}
+        assert found == {"rows": len(rows), "files": len(files), "bytes": sum(file.stat().st_size for file in files)}
+    matched = sum(play["song_id"] is not None for play in expected.rows("songplays"))
+    assert report["matched_share"] == matched / len(expected.tables["songplays"]) > 0
+
+
+def test_a_second_run_with_other_threads_time_zone_and_partitions_makes_the_same_lake(
+    lake: tuple[Path, dict[str, Any]], source: Path, expected: oracle.Lake, tmp_path: Path
+) -> None:
+    (tmp_path / "conf").mkdir()
+    threads = "spark.master local[5]\nspark.sql.files.maxPartitionBytes 40k\n"
+    (tmp_path / "conf" / "spark-defaults.conf").write_text(threads)
+    for _ in range(2):
+        run_etl(
+            *("--input", source, "--output", tmp_path / "lake", "--max-rejected", "1"),
+            TZ="Pacific/Chatham", SPARK_CONF_DIR=str(tmp_path / "conf"),
+        )  # fmt: skip
+    assert tables_of(tmp_path / "lake") == tables_of(lake[0])
+    assert rejected_of(tmp_path / "lake", source) == expected.rejected
+
+
+@pytest.mark.parametrize("table", ["time", "songplays"])
+def test_timestamps_are_microseconds_in_64_bits(sample_lake: str, table: str) -> None:
+    for file in Path(sample_lake, table).rglob("*.parquet"):
+        schema = pq.ParquetFile(file).schema
+        column = schema.column(schema.names.index("start_time"))
+        assert column.physical_type == "INT64"
+        assert json.loads(column.logical_type.to_json()) == {
+            "Type": "Timestamp", "isAdjustedToUTC": True, "timeUnit": "microseconds",
+            "is_from_converted_type": False, "force_set_converted_type": False,
+        }  # fmt: skip
+
+
+def test_duckdb_and_spark_read_the_same_rows_as_the_oracle(
+    spark: SparkSession, lake: tuple[Path, dict[str, Any]], expected: oracle.Lake
+) -> None:
+    for name, columns in oracle.COLUMNS.items():
+        times = [column for column in columns if column == "start_time"]
+        replace = "replace (epoch_us(start_time) as start_time)" if times else ""
+        found = duckdb.sql(
+            f"select * {replace} from (select {', '.join(columns)} from read_parquet('{lake[0]}/{name}/**/*.parquet', hive_partitioning=true))"
+        ).fetchall()
+        as_micros = [
+            tuple(
+                to_ms(value) * 1000 if column == "start_time" else value
+                for column, value in zip(columns, row, strict=True)
+            )
+            for row in expected.tables[name]
+        ]
+        assert sorted(found, key=lambda row: row[0]) == sorted(as_micros, key=lambda row: row[0])
+        stored = spark.read.schema(etl.TABLES[name]).parquet(f"file://{lake[0]}/{name}")
+        assert sorted(rows_of(stored), key=lambda row: row[0]) == expected.tables[name]
+
+
+def test_the_oracle_itself_knows_a_play_by_hand(spark: SparkSession, tmp_path: Path) -> None:
+    """So that an error which the oracle and the job share would show: worked out without either."""
+    when = utc(2018, 12, 31, 23, 59, 59, ms=999)
+    event = {"page": "NextSong", "ts": to_ms(when), "userId": "7", "sessionId": 3, "itemInSession": 0, "level": "paid", "song": "Moon", "artist": "Duo", "length": 200, "firstName": "Ada"}  # fmt: skip
+    song = {"song_id": "S1", "artist_id": "A1", "title": "Moon", "artist_name": "Duo", "duration": 200.0, "year": None}
+    write_lines(tmp_path / "log_data" / "a.json", event, event)
+    write_lines(tmp_path / "song_data" / "a.json", song)
+    # SHA-256 of 1546300799999|3|0|7, its first half
+    play = ("6f2e4a256d32eb04d7b8d90afae4513d", when, "7", "paid", "S1", "A1", 3, None, None, 2018, 12)
+    assert oracle.read_lake(tmp_path).tables == {
+        "songs": [("S1", "Moon", "A1", 0, 200.0)],
+        "artists": [("A1", "Duo", None, None, None)],
+        "users": [("7", "Ada", None, None, "paid")],
+        "time": [(when, 23, 31, 1, 12, 2018, 2)],
+        "songplays": [play],
+    }
+    logs, songs = make_frame(spark, etl.LOG_SCHEMA, event | {"length": 200.0}), make_frame(spark, etl.SONG_SCHEMA, song)
+    assert rows_of(etl.build_songplays(logs, songs)) == [play]

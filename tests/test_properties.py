@@ -1,0 +1,140 @@
+"""The whole model against the oracle on event sets that Hypothesis makes.
+
+Each example is one small universe of songs and events, whose every key has the universe's own prefix, so that all of
+them fit into one input and one Spark job. The oracle computes each universe alone, which shows rows that get mixed up.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+from conftest import write_lines
+from frames import rows_of
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+
+import etl
+
+UNIVERSES = 150
+KEYS = {"songs": 0, "artists": 0, "users": 0, "songplays": 2}  # the column that holds a universe's prefix
+
+# Few values, so that copies, ties and matches are frequent; with nulls, empty texts and what sorts oddly.
+few_texts = st.sampled_from([None, "", "a", "b", "B", "aa", "é", "\uffee", "\U0001d11e", "a|b"])
+few_doubles = st.sampled_from([None, 0.0, -0.0, -1.5, 9.0, 10.0, 1e-300, 1e300, 200.12345])
+few_integers = st.sampled_from([None, -1, 0, 9, 10, 2**63 - 1])
+few_ids = st.sampled_from(["1", "2", "10", "é"])
+times = st.one_of(
+    st.sampled_from(
+        [None, 0, 946_684_799_999, 946_684_800_000, 1_541_121_934, 253_402_300_799_999, 253_402_300_800_000]
+    ),
+    st.sampled_from([1_541_121_934_796, 1_541_121_934_797, 1_546_300_799_999, 1_546_300_800_000]),
+    st.integers(946_684_800_000, 4_102_444_800_000),
+)
+songs = st.fixed_dictionaries(
+    {"song_id": few_ids, "artist_id": few_ids},
+    optional={
+        "title": few_texts, "artist_name": few_texts, "artist_location": few_texts, "duration": few_doubles,
+        "artist_latitude": few_doubles, "artist_longitude": few_doubles, "year": st.sampled_from([None, 0, 1999, 2001, -1]),
+    },
+)  # fmt: skip
+events = st.fixed_dictionaries(
+    {"page": st.sampled_from(["NextSong", "NextSong", "NextSong", "Home", "nextsong", "", None]), "ts": times,
+     "userId": few_ids, "sessionId": few_integers},
+    optional={
+        "itemInSession": few_integers, "level": few_texts, "song": few_texts, "artist": few_texts, "length": few_doubles,
+        "location": few_texts, "userAgent": few_texts, "firstName": few_texts, "lastName": few_texts, "gender": few_texts,
+    },
+)  # fmt: skip
+
+
+@st.composite
+def universe(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Songs and events; some events play one of the songs, and some come twice with a change."""
+    catalogue = draw(st.lists(songs, max_size=6))
+    log = draw(st.lists(events, max_size=10))
+    for song in catalogue:
+        if draw(st.booleans()) and log:
+            heard = {"song": song.get("title"), "artist": song.get("artist_name"), "length": song.get("duration")}
+            log.append(draw(st.sampled_from(log)) | heard)
+    if log and draw(st.booleans()):
+        log.append(draw(st.sampled_from(log)) | draw(events.map(lambda event: {"level": event.get("level")})))
+    return catalogue, log
+
+
+def universes() -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    found = []
+
+    @settings(
+        max_examples=UNIVERSES, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(universe())
+    def collect(example: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
+        found.append(example)
+
+    collect()
+    return found
+
+
+def prefixed(number: int, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its ids, and what songs are found by, in the universe of this number."""
+    keys = {"song_id", "artist_id", "userId", "title", "song"}
+    return {name: f"{number}:{value}" if name in keys and value is not None else value for name, value in row.items()}
+
+
+@pytest.fixture(scope="module")
+def found(
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, dict[str, list[Any]]]]:
+    """The inputs of all universes, and the tables that the job makes of them together, by universe."""
+    folder = tmp_path_factory.mktemp("universes")
+    catalogue, log = [], []
+    for number, (some_songs, some_events) in enumerate(universes()):
+        own_songs = [prefixed(number, song) for song in some_songs]
+        own_events = [prefixed(number, event) for event in some_events]
+        write_lines(folder / str(number) / "song_data" / "a.json", *own_songs)
+        write_lines(folder / str(number) / "log_data" / "a.json", *own_events)
+        catalogue += own_songs
+        log += own_events
+    write_lines(folder / "all" / "song_data" / "a.json", *catalogue)
+    write_lines(folder / "all" / "log_data" / "a.json", *log)
+    song_rows = etl.read_songs(spark, f"file://{folder}/all/song_data").filter("reason is null").persist()
+    log_rows = etl.read_logs(spark, f"file://{folder}/all/log_data").filter("reason is null").persist()
+    plays = etl.build_songplays(log_rows, song_rows).persist()
+    tables = {
+        "songs": etl.build_songs(song_rows), "artists": etl.build_artists(song_rows),
+        "users": etl.build_users(log_rows), "songplays": plays,
+    }  # fmt: skip
+    etl.check_tables(tables | {"time": etl.build_time(plays)}, log_rows, {})
+    by_universe: dict[str, dict[str, list[Any]]] = {}
+    for name, table in tables.items():
+        for row in rows_of(table):
+            by_universe.setdefault(row[KEYS[name]].split(":")[0], {}).setdefault(name, []).append(row)
+    by_universe["all"] = {"time": rows_of(etl.build_time(plays))}
+    return folder, by_universe
+
+
+@pytest.mark.parametrize("table", KEYS)
+def test_every_universe_has_the_tables_that_the_oracle_computes(
+    found: tuple[Path, dict[str, dict[str, list[Any]]]], table: str
+) -> None:
+    folder, tables = found
+    seen = 0
+    for number in range(len(list(folder.iterdir())) - 1):
+        expected = oracle.read_lake(folder / str(number)).tables[table]
+        rows = sorted(tables.get(str(number), {}).get(table, []), key=lambda row: row[0])
+        assert rows == expected, (
+            f"universe {number}: {json.dumps(oracle.read_lake(folder / str(number)).rows(table), default=str)}"
+        )
+        seen += len(rows)
+    assert seen > UNIVERSES
+
+
+def test_the_times_of_all_universes_are_the_oracles(found: tuple[Path, dict[str, dict[str, list[Any]]]]) -> None:
+    folder, tables = found
+    assert sorted(tables["all"]["time"]) == oracle.read_lake(folder / "all").tables["time"]
