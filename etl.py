@@ -37,11 +37,11 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import reduce
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
@@ -470,6 +470,7 @@ def check_tables(
 # Spark names the files of one write part-<task>-<UUID of the write>...
 WRITE_ID = re.compile(r"/part-\d+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[^/]*$")
 FILE_STATUS = re.compile(r"path=([^;]*(?:;(?! isDirectory=)[^;]*)*); isDirectory=false; length=(\d+)")
+V = TypeVar("V")
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 20, 180
 
 
@@ -720,7 +721,7 @@ def literal(path: str) -> str:
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
 
 
-def ignore_missing(error: Py4JJavaError, value: Any) -> Any:
+def ignore_missing(error: Py4JJavaError, value: dict[str, V]) -> dict[str, V]:
     """The value where the error says that a file or folder is not there."""
     if "FileNotFoundException" in str(error.java_exception):
         return value
@@ -874,7 +875,7 @@ def count_requests(spark: SparkSession, settings: Settings) -> dict[str, int]:
     """S3A's own counts of this process's requests by kind; empty where the work is done on other machines."""
     requests = dict.fromkeys(S3_COUNTERS, 0)
     buckets = {uri.split("/")[2] for uri in (settings.input, settings.output) if uri.startswith("s3a://")}
-    for bucket in buckets if spark.sparkContext.master.startswith("local") else ():
+    for bucket in buckets if str(spark.sparkContext.master).startswith("local") else ():
         path = spark._jvm.org.apache.hadoop.fs.Path(f"s3a://{bucket}/")  # type: ignore[union-attr]
         counters = path.getFileSystem(spark._jsc.hadoopConfiguration()).getIOStatistics().counters()
         for kind, names in S3_COUNTERS.items():
@@ -1031,7 +1032,9 @@ def s3_conf(settings: Settings) -> dict[str, str]:
         conf["fs.s3a.aws.credentials.provider"] = CREDENTIALS_PROVIDER.format(provider)
         for uri in uris:
             bucket, _, prefix = uri.removeprefix("s3a://").partition("/")
-            signatures = ["v4", botocore.UNSIGNED] if keys else [botocore.UNSIGNED]
+            signatures = [None] if keys else [botocore.UNSIGNED]
+            if keys and bucket != settings.output.split("/")[2]:
+                signatures.append(botocore.UNSIGNED)  # a public input bucket needs no right of the caller's own
             for signature in signatures:
                 client = session.client(
                     "s3",
@@ -1048,12 +1051,7 @@ def s3_conf(settings: Settings) -> dict[str, str]:
                     client.list_objects_v2(Bucket=bucket, Prefix=prefix and prefix + "/", MaxKeys=1)
                     break
                 except botocore.exceptions.ClientError as error:
-                    # a public input bucket needs no right of the caller's own
-                    if (
-                        error.response["Error"]["Code"] != "AccessDenied"
-                        or uri == settings.output
-                        or signature != signatures[0]
-                    ):
+                    if error.response["Error"]["Code"] != "AccessDenied" or signature == signatures[-1]:
                         raise
             if signature != signatures[0]:
                 conf[f"fs.s3a.bucket.{bucket}.aws.credentials.provider"] = CREDENTIALS_PROVIDER.format("Anonymous")
@@ -1142,7 +1140,9 @@ def explain(error: BaseException) -> str:
         return text
     causes = re.findall(r"^(?:Caused by|: |.*executor (?:driver|\d+)\)): ?(.*)", text, re.MULTILINE)
     line = next((line for line in [*causes[-1:], *text.splitlines()] if line.strip()), type(error).__name__)
-    return re.sub(r"^(?:[\w$]+\.)+[\w$]+: ", "", line).strip()
+    line = re.sub(r"^(?:[\w$]+\.)+[\w$]+: ", "", line).strip()
+    file = re.search(r"while reading file (\S+?)\.?(?:\s|$)", text)
+    return f"cannot read {file[1]}: {line}" if file and file[1] not in line else line
 
 
 def show(report: dict[str, Any]) -> str:
@@ -1208,20 +1208,31 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the job by the command line's options; returns the exit code."""
-    spark, code, is_verbose = None, 1, False
+    spark, is_verbose = None, False
+    signals: list[int] = []
 
-    def stop(*_: object) -> None:
-        nonlocal code
-        code = 143
-        raise KeyboardInterrupt
+    def stop(number: int, _: object) -> None:
+        signals.append(number)
+        if not spark:
+            raise KeyboardInterrupt
+
+    def listen() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal and YARN send it
+            signal.signal(number, stop)
 
     try:
         options = parse_options(argv)
         is_verbose = options.verbose
-        signal.signal(signal.SIGTERM, stop)  # as YARN and schedulers send it
         settings = make_settings(options)
+        listen()
         spark = create_session(settings, options.verbose)
-        report = run(spark, settings)
+        listen()  # Spark has put a handler of its own in place, which breaks into calls to the JVM
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(run, spark, settings)
+            while wait([work], timeout=0.2).not_done:
+                if signals:
+                    spark.sparkContext.cancelAllJobs()
+        report = work.result()
         if options.report:
             save_report(spark, report, options.report)
         print(show(report))
@@ -1232,11 +1243,9 @@ def main(argv: list[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if is_verbose:
             traceback.print_exc()
-        if is_interrupt := isinstance(error, KeyboardInterrupt):
-            code = max(code, 130)
         state = getattr(error, "lake_state", "the lake is unchanged")
-        print(f"etl.py: error: {'interrupted' if is_interrupt else explain(error)}; {state}", file=sys.stderr)
-        return code
+        print(f"etl.py: error: {'interrupted' if signals else explain(error)}; {state}", file=sys.stderr)
+        return 128 + signals[0] if signals else 1
     finally:
         if spark:
             spark.stop()
