@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import logging
 import os
 import re
@@ -28,7 +29,6 @@ from conftest import ROOT, SAMPLE, run_etl
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-TABLES = (*oracle.COLUMNS, "_rejected")
 PARTITIONS = {"songs": {"year": pa.int32(), "artist_id": pa.string()}, "songplays": {"year": pa.int32()}}
 STRANGERS = {"notes.txt": b"mine", "other/part-0.parquet": b"mine too", "songs/notes.txt": b"and mine"}
 JOB_SECONDS = 300  # a loaded machine takes long
@@ -122,7 +122,9 @@ def check_exact(lake: Path, run_id: str, rows: Rows) -> None:
     for name, content in STRANGERS.items():
         assert paths.pop(name).read_bytes() == content
     del paths["other"]
-    own = re.compile(f"({'|'.join(TABLES)})/([^/]+=[^/]+/)*{run_id}-[^/]+|_runs/{run_id}/\\w+")
+    ended = json.loads((lake / "_runs" / run_id / "ended").read_text())
+    writes = [f"{name}/([^/]+=[^/]+/)*part-[0-9]+-{write}[^/]+" for name, write in ended["writes"].items()]
+    own = re.compile("|".join([*writes, f"_runs/{run_id}/[^/]+"]))
     stray = [name for name, path in paths.items() if path.is_file() and not own.fullmatch(name)]
     empty = [name for name, path in paths.items() if path.is_dir() and not any(path.iterdir())]
     assert (stray, empty) == ([], [])

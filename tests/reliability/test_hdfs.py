@@ -109,7 +109,7 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
 def start(hdfs: Hdfs, config: Path, source: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
-            *(SPARK_HOME / "bin" / "spark-submit", "--master", "local[2]", ROOT / "etl.py", "--config", config),
+            *(SPARK_HOME / "bin" / "spark-submit", "--master", "local[2]", "--conf", "spark.sql.shuffle.partitions=4", ROOT / "etl.py", "--config", config),
             *("--input", f"{hdfs.uri}/raw/{source}", "--output", f"{hdfs.uri}/lake"),
         ],
         env=os.environ | {"HADOOP_CONF_DIR": str(hdfs.conf)}, cwd=config.parent, start_new_session=True,

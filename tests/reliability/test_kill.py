@@ -69,7 +69,8 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
 
 def wait_for(moment: Moment, running: Job, lake: Path, nights: Nights) -> bool:
     """Waits until the moment is there, by what can be seen from outside; False where it did not come."""
-    known = names_in(lake / "_runs")
+    known, folder = names_in(lake / "_runs"), lake / moment.table
+    before = table_files(folder)
     if moment.step == "started":
         return running.until(lambda: time.monotonic() - running.started >= moment.share * nights.start_seconds)
     if not running.until(lambda: names_in(lake / "_runs") > known):
@@ -78,15 +79,17 @@ def wait_for(moment: Moment, running: Job, lake: Path, nights: Nights) -> bool:
     if moment.step == "working":
         claimed = time.monotonic()
         return running.until(lambda: time.monotonic() - claimed >= moment.share * nights.work_seconds)
-    folder, note = lake / moment.table, lake / "_runs" / run / moment.table
-    if moment.step == "written":  # but not committed
-        return running.until(lambda: any(folder.glob(f"_temporary/**/{run}-*")))
-    if moment.step == "committed":  # at least one file, and not yet noted
-        return running.until(lambda: any(name.startswith(run) for name in table_files(folder)))
-    if not running.until(note.exists):
+    notes = lake / "_runs" / run
+    if not running.until((notes / f"{moment.table}.before").exists):
         return False
-    old_files = {name for name in table_files(folder) if not name.startswith(run)}
-    return moment.step == "noted" or running.until(lambda: len(table_files(folder) & old_files) < len(old_files))
+    if moment.step == "written":  # but not committed
+        return running.until(lambda: any(folder.glob("_temporary/**/part-*")))
+    if moment.step == "committed":  # at least one file, and not yet noted
+        return running.until(lambda: bool(table_files(folder) - before))
+    if not running.until((notes / moment.table).exists):
+        return False
+    old = table_files(folder) & before
+    return moment.step == "noted" or running.until(lambda: len(table_files(folder) & old) < len(old))
 
 
 @pytest.mark.parametrize("moments", [*groups(QUICK_MOMENTS, 5), *groups(LONG_MOMENTS, 3, pytest.mark.long)])
@@ -95,13 +98,13 @@ def test_killed_on_local_files(moments: tuple[Moment, ...], nights: Nights, tmp_
     lake, config = tmp_path / "lake", config_file(tmp_path)
     shutil.copytree(nights.lake, lake)
     for moment in moments:
+        before = table_files(lake / moment.table)
         with job(config, new.folder, lake) as running:
             assert wait_for(moment, running, lake, nights) or moment.step == "working", f"{moment} did not come"
             running.kill()
         check_whole(lake, old.rows, new.rows)
         if moment.step == "deleting":
-            runs = {name[:25] for name in table_files(lake / moment.table)}
-            assert len(runs) > 1, "the deletes had ended"
+            assert table_files(lake / moment.table) & before, "the deletes had ended"
     check_exact(lake, full_run(config, new.folder, lake), new.rows)
 
 
