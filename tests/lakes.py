@@ -7,7 +7,7 @@ import contextlib
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlparse
 
 import oracle
 import pyarrow as pa
@@ -18,7 +18,7 @@ PARTITIONS = pa.schema([("year", pa.int32()), ("month", pa.int32()), ("artist_id
 
 def tables_of(lake: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Each table's rows in their documented column order, sorted by the key."""
-    tables = {}
+    tables: dict[str, list[tuple[Any, ...]]] = {}
     for name, columns in oracle.COLUMNS.items():
         files = [str(path) for path in (lake / name).rglob("*.parquet")]
         if not files:  # a table without a row has no file
@@ -37,7 +37,7 @@ def rejected_of(lake: Path, source: Path) -> list[oracle.Rejected]:
     rejected = []
     for file in (lake / "_rejected").glob("*.json"):
         for row in map(json.loads, file.read_bytes().splitlines()):
-            path = Path(unquote(row["source_file"].removeprefix("file://"))).relative_to(source).as_posix()
+            path = Path(unquote(urlparse(row["source_file"]).path)).relative_to(source).as_posix()
             is_base64 = row["reason"].startswith("not UTF-8")
             line = base64.b64decode(row["line"]) if is_base64 else row["line"].encode()
             rejected.append(oracle.Rejected(row["input"], path, line))

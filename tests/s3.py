@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class S3Server:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=MotoRequestHandler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.environment = KEYS | {"AWS_ENDPOINT_URL": self.url}
+        self.environment: dict[str, Any] = KEYS | {"AWS_ENDPOINT_URL": self.url}
 
     def __enter__(self) -> S3Server:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -83,7 +83,7 @@ class S3Server:
         self._server.shutdown()
         self._server.server_close()
 
-    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         bucket, _, key = unquote(environ["PATH_INFO"]).lstrip("/").partition("/")
         request = Request(
             environ["REQUEST_METHOD"], bucket, key, parse_qs(environ["QUERY_STRING"], keep_blank_values=True),
@@ -119,8 +119,9 @@ class S3Server:
         return folder
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """The keys of all objects but the empty ones by which S3A marks a folder."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return [item["Key"] for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
 
     def uploads(self, bucket: str) -> list[str]:
         """The keys of uploads that were begun and neither completed nor aborted."""

@@ -153,7 +153,7 @@ def test_partitions(write: Callable[[str], str], text: str, columns: tuple[str, 
 
 # What is refused, by name
 
-WRONG = {
+WRONG: dict[str, tuple[str | bytes, list[str]]] = {
     "unknown section": ("[PATH]\nINPUT_DATA = a\n", ["[PATH]", "PATHS", "PARTITIONS"]),
     "settings in DEFAULT": ("[DEFAULT]\nINPUT_DATA = a\n", ["DEFAULT"]),
     "unknown key": ("[PATHS]\nINPUT = a\n", ["INPUT ", "[PATHS]", "INPUT_DATA"]),
