@@ -94,6 +94,10 @@ class Handler(BaseHTTPRequestHandler):
         return answer
 
     def answer(self, status: int, headers: list[tuple[str, str]], body: bytes, is_truncated: bool = False) -> None:
+        if is_truncated and (self.command == "HEAD" or not body):
+            self.wfile.write(b"HTTP/1.1 20")
+            self.reset()
+            return
         hop = {"connection", "transfer-encoding", "date", "server", "content-length"}
         self.send_response(status)
         for name, value in headers:
@@ -102,15 +106,10 @@ class Handler(BaseHTTPRequestHandler):
         # the length of what a HEAD asks about, else of what follows
         length = next((value for name, value in headers if name.lower() == "content-length"), "0")
         self.send_header("Content-Length", length if self.command == "HEAD" else str(len(body)))
-        if is_truncated and (self.command == "HEAD" or not body):
-            self._headers_buffer = self._headers_buffer[:1]  # type: ignore[attr-defined]
-            self.flush_headers()
-            return self.reset()
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body[: len(body) // 2] if is_truncated else body)
         self.close_connection = self.close_connection or is_truncated
-        return None
 
     def reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

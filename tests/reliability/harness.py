@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import boto3
 import oracle
 import pyarrow as pa
 import pyarrow.dataset as ds
-from conftest import ROOT, SAMPLE, run_etl
+from conftest import ROOT, SAMPLE
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -86,7 +86,7 @@ def make_nights(base: Path) -> Nights:
         ended = time.monotonic()
     check_whole(lake, old.rows)
     plant_strangers(lake)
-    return Nights(old, new, lake, claimed - running.started, ended - claimed)
+    return Nights(old, new, lake, claimed - running.started_at, ended - claimed)
 
 
 # What an independent reader sees.
@@ -148,7 +148,7 @@ class Job:
     """A run of etl.py, in a process group of its own that holds its JVM too."""
 
     process: subprocess.Popen[str]
-    started: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
 
     def kill(self) -> None:
         self.signal_all(signal.SIGKILL)
@@ -163,19 +163,26 @@ class Job:
         _, errors = self.process.communicate(timeout=JOB_SECONDS)
         return self.process.returncode, errors
 
+    def done(self) -> str:
+        """The run's id, once it has ended well."""
+        printed, errors = self.process.communicate(timeout=JOB_SECONDS)
+        found = re.search(r"^done in .* s, run (\S+)$", printed, re.MULTILINE)
+        assert self.process.returncode == 0 and found, printed + errors
+        return found[1]
+
     def until(self, happens: Callable[[], bool]) -> bool:
         """Waits for a moment; False where the job ended before it came."""
         while self.process.poll() is None:
             if happens():
                 return True
-            assert time.monotonic() - self.started < JOB_SECONDS
+            assert time.monotonic() - self.started_at < JOB_SECONDS
             time.sleep(0.001)
         return False
 
 
 @contextlib.contextmanager
-def job(config: Path, source: object, output: object, *arguments: str, **environment: str) -> Iterator[Job]:
-    command = [sys.executable, ROOT / "etl.py", "--config", config, "--input", source, "--output", output, *arguments]
+def started(command: Sequence[object], **environment: str) -> Iterator[Job]:
+    """A program at work, which is killed with all that it started when the block is left."""
     process = subprocess.Popen(
         list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, env=os.environ | environment,
@@ -187,12 +194,17 @@ def job(config: Path, source: object, output: object, *arguments: str, **environ
         running.kill()
 
 
+@contextlib.contextmanager
+def job(config: Path, source: object, output: object, **environment: str) -> Iterator[Job]:
+    command = (sys.executable, ROOT / "etl.py", "--config", config, "--input", source, "--output", output)
+    with started(command, **environment) as running:
+        yield running
+
+
 def full_run(config: Path, source: object, output: object, **environment: str) -> str:
     """Runs the job to its end; returns the run's id."""
-    done = run_etl("--config", config, "--input", source, "--output", output, **environment)
-    found = re.search(r"^done in .* s, run (\S+)$", done.stdout, re.MULTILINE)
-    assert found, done.stdout
-    return found[1]
+    with job(config, source, output, **environment) as running:
+        return running.done()
 
 
 # S3.

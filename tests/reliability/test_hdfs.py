@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from harness import check_exact, check_whole, config_file, make_inputs, plant_strangers
+from harness import (
+    Job,
+    check_exact,
+    check_whole,
+    config_file,
+    make_inputs,
+    plant_strangers,
+    started,
+)
 from yarn_cluster import SPARK_HOME, YARN_JARS, fetch_jars, free_ports, write_xml
 
 pytestmark = pytest.mark.long
@@ -106,22 +111,15 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
         yield Hdfs(tmp_path_factory.mktemp("hdfs"), jars, stack)
 
 
-def start(hdfs: Hdfs, config: Path, source: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            *(SPARK_HOME / "bin" / "spark-submit", "--master", "local[2]", "--conf", "spark.sql.shuffle.partitions=4", ROOT / "etl.py", "--config", config),
-            *("--input", f"{hdfs.uri}/raw/{source}", "--output", f"{hdfs.uri}/lake"),
-        ],
-        env=os.environ | {"HADOOP_CONF_DIR": str(hdfs.conf)}, cwd=config.parent, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+def submitted(hdfs: Hdfs, config: Path, source: str) -> AbstractContextManager[Job]:
+    submit = (SPARK_HOME / "bin" / "spark-submit", "--master", "local[2]", "--conf", "spark.sql.shuffle.partitions=4")
+    options = ("--config", config, "--input", f"{hdfs.uri}/raw/{source}", "--output", f"{hdfs.uri}/lake")
+    return started((*submit, ROOT / "etl.py", *options), HADOOP_CONF_DIR=str(hdfs.conf))
 
 
 def full_run(hdfs: Hdfs, config: Path, source: str) -> str:
-    printed, _ = start(hdfs, config, source).communicate(timeout=600)
-    found = re.search(r"^done in .* s, run (\S+)$", printed, re.MULTILINE)
-    assert found, printed
-    return found[1]
+    with submitted(hdfs, config, source) as running:
+        return running.done()
 
 
 def test_runs_on_hdfs(hdfs: Hdfs, tmp_path: Path) -> None:
@@ -133,14 +131,12 @@ def test_runs_on_hdfs(hdfs: Hdfs, tmp_path: Path) -> None:
     run_id = full_run(hdfs, config, "old")
     check_exact(hdfs.download("/lake", tmp_path / "first"), run_id, old.rows)
 
-    killed = start(hdfs, config, "new")
-    while killed.poll() is None and not any(
-        "songs" in hdfs.names(f"/lake/_runs/{run}") for run in hdfs.names("/lake/_runs") - {run_id}
-    ):
-        time.sleep(0.01)
-    assert killed.poll() is None, killed.communicate()
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    def is_published() -> bool:
+        return any("songs" in hdfs.names(f"/lake/_runs/{run}") for run in hdfs.names("/lake/_runs") - {run_id})
+
+    with submitted(hdfs, config, "new") as running:
+        assert running.until(is_published), running.wait()
+        running.kill()
     check_whole(hdfs.download("/lake", tmp_path / "killed"), old.rows, new.rows)
 
     run_id = full_run(hdfs, config, "new")

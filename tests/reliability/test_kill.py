@@ -6,9 +6,10 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import (
@@ -41,7 +42,7 @@ class Moment:
         return f"{self.step}-{self.table or self.share}"
 
 
-def groups(moments: list[Moment], size: int, *marks: pytest.MarkDecorator) -> list[object]:
+def groups(moments: Sequence[object], size: int, *marks: pytest.MarkDecorator) -> list[Any]:
     """Moments that are tried one after another on one lake, so that runs also follow killed runs."""
     cut = [tuple(moments[start :: len(moments) // size]) for start in range(len(moments) // size)]
     return [pytest.param(group, id=" ".join(map(str, group)), marks=marks) for group in cut]
@@ -72,7 +73,7 @@ def wait_for(moment: Moment, running: Job, lake: Path, nights: Nights) -> bool:
     known, folder = names_in(lake / "_runs"), lake / moment.table
     before = table_files(folder)
     if moment.step == "started":
-        return running.until(lambda: time.monotonic() - running.started >= moment.share * nights.start_seconds)
+        return running.until(lambda: time.monotonic() - running.started_at >= moment.share * nights.start_seconds)
     if not running.until(lambda: names_in(lake / "_runs") > known):
         return False
     (run,) = names_in(lake / "_runs") - known
