@@ -36,7 +36,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Path:
+def lake(nights: Nights, tmp_path: Path) -> Path:
     """A copy of last night's lake."""
     return Path(shutil.copytree(nights.lake, tmp_path / "lake"))
 
@@ -61,12 +61,11 @@ def wait_for_work(running: Job, lake: Path) -> str:
     return run
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("to_all", [True, False], ids=["group", "process"])
+@pytest.mark.parametrize(("number", "code", "to_all"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)])
 def test_stopped_by_a_signal(
     number: signal.Signals, code: int, to_all: bool, nights: Nights, lake: Path, tmp_path: Path
 ) -> None:
-    """Ctrl-C goes to the whole process group; a scheduler may tell the process alone or all of them."""
+    """Ctrl-C goes to the whole process group, a scheduler tells the process alone."""
     before = files_under(lake)
     with job(config_file(tmp_path), nights.new.folder, lake) as running:
         wait_for_work(running, lake)

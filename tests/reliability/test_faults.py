@@ -84,7 +84,7 @@ def fails_in_time(
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.long if kind in ("reset", "truncate") else ()) for kind in KINDS]
+    "kind", [pytest.param(kind, marks=() if kind == "hang" else pytest.mark.long) for kind in KINDS]
 )
 def test_faults_from_the_start(kind: str, nights: Nights, server: S3Server, tmp_path: Path) -> None:
     line, seconds = fails_in_time(lambda method, path: kind, nights, server, tmp_path)

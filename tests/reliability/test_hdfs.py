@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +23,8 @@ from harness import (
     plant_strangers,
     started,
 )
+
+sys.path.append(str(ROOT / "tests" / "yarn"))  # its jars hold HDFS too
 from yarn_cluster import SPARK_HOME, YARN_JARS, fetch_jars, free_ports, write_xml
 
 pytestmark = pytest.mark.long
