@@ -90,15 +90,39 @@ def committed() -> Any:
     return read_notebook()
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("notebook")
+
+
+@pytest.fixture(scope="module")
+def fresh(folder: Path) -> Any:
+    """The notebook, run anew."""
+    return execute(read_notebook(), folder)  # raises at the first error
+
+
+@pytest.fixture(scope="module")
+def wrong_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("wrong")
+
+
+@pytest.fixture(scope="module")
+def errors(wrong_folder: Path) -> dict[str, str]:
+    """The error of each cell, where every table has one wrong value; run on other folders than the usual ones."""
+    notebook = read_notebook()
+    for cell in code_cells(notebook):
+        if cell.id == "constants":
+            cell.source = 'INPUT, OUTPUT = "data", "elsewhere/lake"'
+        elif cell.id == "session":
+            cell.source += PLANT
+        elif cell.id.startswith(("explore", "picture")):
+            cell.source = "pass"
+    spoiled = execute(notebook, wrong_folder, allow_errors=True)
+    outputs = [(cell.id, output) for cell in code_cells(spoiled) for output in cell.outputs]
+    return {name: output.ename for name, output in outputs if output.output_type == "error"}
+
+
 class TestRun:
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("notebook")
-
-    @pytest.fixture(scope="class")
-    def fresh(self, folder: Path) -> Any:
-        return execute(read_notebook(), folder)  # raises at the first error
-
     def test_gives_the_committed_outputs(self, fresh: Any, committed: Any) -> None:
         for now, then in zip(code_cells(fresh), code_cells(committed), strict=True):
             assert texts(now) == texts(then), now.id
@@ -169,29 +193,10 @@ class TestCommitted:
 
 
 class TestWrongRow:
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("wrong")
-
-    @pytest.fixture(scope="class")
-    def errors(self, folder: Path) -> dict[str, str]:
-        """The error of each cell, where every table has one wrong value; run on other folders than the usual ones."""
-        notebook = read_notebook()
-        for cell in code_cells(notebook):
-            if cell.id == "constants":
-                cell.source = 'INPUT, OUTPUT = "data", "elsewhere/lake"'
-            elif cell.id == "session":
-                cell.source += PLANT
-            elif cell.id.startswith(("explore", "picture")):
-                cell.source = "pass"
-        spoiled = execute(notebook, folder, allow_errors=True)
-        outputs = [(cell.id, output) for cell in code_cells(spoiled) for output in cell.outputs]
-        return {name: output.ename for name, output in outputs if output.output_type == "error"}
-
     def test_fails_the_step_and_the_second_opinion_of_each_table(self, errors: dict[str, str]) -> None:
         expected = {*TABLES, *(f"koalas-{name}" for name in TABLES)}
         assert errors == dict.fromkeys(expected, "AssertionError")
 
-    def test_is_written_where_the_constants_say(self, errors: dict[str, str], folder: Path) -> None:
-        assert (folder / "elsewhere" / "lake" / "songplays").is_dir()
-        assert not (folder / "lake").exists()
+    def test_is_written_where_the_constants_say(self, errors: dict[str, str], wrong_folder: Path) -> None:
+        assert (wrong_folder / "elsewhere" / "lake" / "songplays").is_dir()
+        assert not (wrong_folder / "lake").exists()
