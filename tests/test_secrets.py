@@ -25,7 +25,7 @@ KEY, SECRET, TOKEN = "AKIASECRETS", "%s-wJalrXUtn/FEMI%(x)s+K7", "%t-FwoGZXIvYXd
 PROGRAM = """
 import sys, etl
 etl.LOCAL_CONF |= {"spark.ui.enabled": "true", "spark.ui.port": sys.argv[1], "spark.eventLog.enabled": "true",
-                   "spark.eventLog.dir": sys.argv[2], "spark.port.maxRetries": "0"}
+                   "spark.eventLog.dir": sys.argv[2], "spark.eventLog.compress": "false", "spark.port.maxRetries": "0"}
 sys.exit(etl.main(sys.argv[3:]))
 """
 PAGES = (
@@ -100,7 +100,7 @@ def seen(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     s3.refusal = hold
     arguments = ("--verbose", "--config", config, "--report", folder / "report.json")
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(port), str(events), *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
+        [sys.executable, "-c", PROGRAM, str(port), f"file://{events}", *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
     )  # fmt: skip
 

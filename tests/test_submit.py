@@ -22,7 +22,7 @@ SECRETS = {"AWS_SECRET_ACCESS_KEY": "%9a-secret/of+the%cfg", "AWS_SESSION_TOKEN"
 ENVIRONMENT_SECRETS = {"AWS_SECRET_ACCESS_KEY": "a-secret/of+the%env", "AWS_SESSION_TOKEN": "token=of%env"}
 # What Spark and spark-submit note of every application.
 SPARKS_OWN = re.compile(
-    r"spark\.(app\.|driver\.(host|port|extraJavaOptions)|executor\.(id|extraJavaOptions)|submit\.|rdd\.|scheduler\.mode|hadoop\.fs\.s3a\.vectored)"
+    r"spark\.(app\.|driver\.(host|port|extraJavaOptions)|executor\.(id|extraJavaOptions)|submit\.|rdd\.|scheduler\.mode|serializer\.objectStreamReset|hadoop\.fs\.s3a\.vectored)"
 )
 
 
@@ -65,6 +65,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Submitted:
         "spark.files": f"file://{folder}/conf/dl.cfg",
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": f"file://{folder}/events",
+        "spark.eventLog.compress": "false",
         "spark.ui.enabled": "false",
         "spark.sql.shuffle.partitions": "3",
     }
