@@ -73,7 +73,7 @@ def repeat(table: str) -> Plant:
 
 
 def lose(table: str, number: int = 0) -> Plant:
-    return lambda rows: rows[table].pop(number) and None
+    return lambda rows: rows[table].__delitem__(number)
 
 
 def clear(table: str, key: str) -> Plant:

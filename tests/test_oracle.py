@@ -137,7 +137,7 @@ def test_duckdb_and_spark_read_the_same_rows_as_the_oracle(
     for name, columns in oracle.COLUMNS.items():
         times = [column for column in columns if column == "start_time"]
         replace = "replace (epoch_us(start_time) as start_time)" if times else ""
-        found = duckdb.sql(
+        found = duckdb.execute(
             f"select * {replace} from (select {', '.join(columns)} from read_parquet('{lake[0]}/{name}/**/*.parquet', hive_partitioning=true))"
         ).fetchall()
         as_micros = [
