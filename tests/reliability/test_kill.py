@@ -25,6 +25,7 @@ from harness import (
     make_nights,
     names_in,
     table_files,
+    visible,
 )
 
 DIMENSIONS = ("songs", "artists", "users", "time")
@@ -83,14 +84,15 @@ def wait_for(moment: Moment, running: Job, lake: Path, nights: Nights) -> bool:
     notes = lake / "_runs" / run
     if not running.until((notes / f"{moment.table}.before").exists):
         return False
+    old = [path for path in visible(folder, "*.parquet") if path.name in before]
     if moment.step == "written":  # but not committed
         return running.until(lambda: any(folder.glob("_temporary/**/part-*")))
     if moment.step == "committed":  # at least one file, and not yet noted
         return running.until(lambda: bool(table_files(folder) - before))
     if not running.until((notes / moment.table).exists):
         return False
-    old = table_files(folder) & before
-    return moment.step == "noted" or running.until(lambda: len(table_files(folder) & old) < len(old))
+    # paths are listed beforehand, for the deletes are quicker than a listing
+    return moment.step == "noted" or running.until(lambda: not all(path.exists() for path in old))
 
 
 @pytest.mark.parametrize("moments", [*groups(QUICK_MOMENTS, 5), *groups(LONG_MOMENTS, 3, pytest.mark.long)])
@@ -99,13 +101,16 @@ def test_killed_on_local_files(moments: tuple[Moment, ...], nights: Nights, tmp_
     lake, config = tmp_path / "lake", config_file(tmp_path)
     shutil.copytree(nights.lake, lake)
     for moment in moments:
-        before = table_files(lake / moment.table)
-        with job(config, new.folder, lake) as running:
-            assert wait_for(moment, running, lake, nights) or moment.step == "working", f"{moment} did not come"
-            running.kill()
-        check_whole(lake, old.rows, new.rows)
-        if moment.step == "deleting":
-            assert table_files(lake / moment.table) & before, "the deletes had ended"
+        for _ in range(3):  # on a loaded machine the deletes can end before the kill comes
+            before = table_files(lake / moment.table)
+            with job(config, new.folder, lake) as running:
+                assert wait_for(moment, running, lake, nights) or moment.step == "working", f"{moment} did not come"
+                running.kill()
+            check_whole(lake, old.rows, new.rows)
+            if moment.step != "deleting" or table_files(lake / moment.table) & before:
+                break
+        else:
+            pytest.fail("no kill came before the end of the deletes")
     check_exact(lake, full_run(config, new.folder, lake), new.rows)
 
 
