@@ -85,7 +85,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     year = next(path for path in (lake / "songplays").iterdir() if path.name.startswith("year="))
     shutil.copy(lake / next(iter(files)), year / "part-00000-of-another-job.bak")
     second, terminal = run_on_terminal(
-        folder, "--config", ROOT / "dl.cfg", "--output", lake.name, TZ="Pacific/Auckland", LANG="C", LC_ALL="C"
+        folder, "--config", ROOT / "dl.cfg", "--output", lake.name, TZ="Pacific/Auckland"
     )
     files_again = data_files(lake)
     return Runs(
