@@ -56,6 +56,11 @@ java:
 	$(BIN)/python -m pip install -q -r requirements-dev.txt
 	@touch $@ .venv/run
 
+.venv35/dev: tests/requirements-spark35.txt queries/requirements.txt
+	$(PYTHON) -m venv .venv35
+	.venv35/bin/python -m pip install -q -r tests/requirements-spark35.txt
+	@touch $@
+
 .venv/bench: .venv/dev bench/requirements.txt
 	$(BIN)/python -m pip install -q -r bench/requirements.txt
 	@touch $@
