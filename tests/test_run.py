@@ -68,7 +68,7 @@ def run_on_terminal(cwd: Path, *arguments: object, **environment: str) -> tuple[
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, cwd=cwd, env=os.environ | environment
     ) as process:
         os.close(slave)
-        out = process.communicate(timeout=300)[0].decode()
+        out = process.communicate(timeout=600)[0].decode()
     watcher.join()
     os.close(master)
     assert process.returncode == 0, out

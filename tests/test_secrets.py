@@ -118,7 +118,7 @@ def seen(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    seen.printed = process.communicate(timeout=300)[0]
+    seen.printed = process.communicate(timeout=600)[0]
     watcher.join()
     assert process.returncode == 0, seen.printed
     s3.refusal = lambda request: None

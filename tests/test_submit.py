@@ -40,7 +40,7 @@ class Submitted:
 
 def submit(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [SUBMIT, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL, timeout=300,
+        [SUBMIT, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL, timeout=600,
         env=os.environ | {"PYSPARK_PYTHON": sys.executable} | environment,
     )  # fmt: skip
 
