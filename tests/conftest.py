@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from frames import make_frame
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import types as T
 
 import etl
 
@@ -27,14 +29,18 @@ def pytest_configure() -> None:
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     for name in AWS_NAMES:
         del os.environ[name]
-    os.environ |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}
+    os.environ |= {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/nowhere",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+    }
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """A small local session, with the job's own SQL settings."""
     conf = etl.LOCAL_CONF | etl.LOCAL_FILES_CONF | {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
-    session = SparkSession.builder.config(map=conf | etl.SQL_CONF).getOrCreate()
+    session = SparkSession.builder.config(map={**conf, **etl.SQL_CONF}).getOrCreate()
     session.sparkContext.setLogLevel("OFF")
     yield session
     session.stop()
@@ -51,11 +57,12 @@ def sample_lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -
 def settings(source: Path, output: Path, **changes: Any) -> etl.Settings:
     """Settings on local folders, as shipped but for the changes."""
     partitions = {"songs": ("year",), "time": ("year", "month"), "songplays": ("year", "month")}
-    given = {"partitions": partitions, "max_rejected": 0.01} | changes
-    return etl.Settings(f"file://{source}", f"file://{output}", **given)
+    return replace(etl.Settings(f"file://{source}", f"file://{output}", partitions), **changes)
 
 
-def run_etl(*arguments: object, check: bool = True, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_etl(
+    *arguments: object, check: bool = True, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs etl.py as a program, as a user would; its output as text."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "etl.py"), *map(str, arguments)],
@@ -78,9 +85,5 @@ def write_lines(path: Path, *lines: object) -> Path:
 
 @pytest.fixture
 def frame(spark: SparkSession) -> Callable[..., DataFrame]:
-    """Makes a frame of a schema from rows that name only the columns that matter; the others are null."""
-
-    def make(schema: T.StructType, *rows: dict[str, Any]) -> DataFrame:
-        return spark.createDataFrame([tuple(row.get(name) for name in schema.names) for row in rows], schema)
-
-    return make
+    """Makes a frame of a schema from rows that name only the columns that matter."""
+    return partial(make_frame, spark)

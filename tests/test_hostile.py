@@ -28,7 +28,15 @@ BAD_TS = "ts is not in UTC milliseconds between 2000 and 9999"
 NO_KEY = "a play without ts, userId or sessionId"
 NO_ID = "song_id or artist_id is missing"
 
-EVENT = {"page": "NextSong", "ts": TS, "userId": "7", "sessionId": 3, "itemInSession": 5, "song": "Moon", "length": 200.5}
+EVENT = {
+    "page": "NextSong",
+    "ts": TS,
+    "userId": "7",
+    "sessionId": 3,
+    "itemInSession": 5,
+    "song": "Moon",
+    "length": 200.5,
+}
 SONG = {"song_id": "S1", "artist_id": "A1", "title": "Moon", "artist_name": "Duo", "duration": 200.5, "year": 2001}
 
 
@@ -230,7 +238,9 @@ def outcomes(spark: SparkSession, corpus: Path) -> dict[str, list[dict[str, Any]
 
 
 @pytest.mark.parametrize("name", [*LOG_CASES, *SONG_CASES])
-def test_each_line_is_a_row_or_rejected_whole_with_its_reason(outcomes: dict[str, list[dict[str, Any]]], name: str) -> None:
+def test_each_line_is_a_row_or_rejected_whole_with_its_reason(
+    outcomes: dict[str, list[dict[str, Any]]], name: str
+) -> None:
     data, expected = (LOG_CASES | SONG_CASES)[name]
     rows = outcomes.get(name, [])
     assert [row["reason"] for row in rows] == [outcome if isinstance(outcome, str) else None for outcome in expected]
@@ -248,7 +258,9 @@ def test_the_corpus_has_the_cases_that_it_should() -> None:
     assert len(LOG_CASES | SONG_CASES) == len(LOG_CASES) + len(SONG_CASES) >= 40
 
 
-def test_every_line_is_in_a_table_or_a_copy_or_no_play_or_rejected(spark: SparkSession, corpus: Path, tmp_path: Path) -> None:
+def test_every_line_is_in_a_table_or_a_copy_or_no_play_or_rejected(
+    spark: SparkSession, corpus: Path, tmp_path: Path
+) -> None:
     expected = oracle.read_lake(corpus)
     report = etl.run(spark, settings(corpus, tmp_path / "lake", max_rejected=1.0), say=lambda line: None)
     assert tables_of(tmp_path / "lake") == expected.tables
@@ -286,7 +298,9 @@ def test_ten_thousand_empty_files_are_no_lines(spark: SparkSession, source: Path
 
 
 def test_a_line_of_50_mb_is_a_row_or_rejected_whole(spark: SparkSession, source: Path, tmp_path: Path) -> None:
-    write_lines(source / "log_data" / "spaces.json", event(userId="8")[:-1] + b" " * 50_000_000 + b"}", event(userId="9"))
+    write_lines(
+        source / "log_data" / "spaces.json", event(userId="8")[:-1] + b" " * 50_000_000 + b"}", event(userId="9")
+    )
     broken = b'{"page": "Home", "x": "' + b"y" * 50_000_000
     write_lines(source / "log_data" / "broken.json", broken, event(userId="10"))
     report = run(spark, source, tmp_path / "lake", max_rejected=1.0)
@@ -302,8 +316,19 @@ def test_a_folder_named_like_a_file_is_a_folder(spark: SparkSession, source: Pat
     assert report["inputs"]["log_data"] == {"files": 2, "lines": 2, "rejected": 0}
 
 
-def test_odd_names_of_files_and_folders_are_read_and_reported(spark: SparkSession, source: Path, tmp_path: Path) -> None:
-    names = ["year=2018/a b.json", "100%.json", "a%20b.json", "[x]{y}*.json", "é?#.json", "a:b.json", "-.json", "..x/c.json"]
+def test_odd_names_of_files_and_folders_are_read_and_reported(
+    spark: SparkSession, source: Path, tmp_path: Path
+) -> None:
+    names = [
+        "year=2018/a b.json",
+        "100%.json",
+        "a%20b.json",
+        "[x]{y}*.json",
+        "é?#.json",
+        "a:b.json",
+        "-.json",
+        "..x/c.json",
+    ]
     for name in names:
         write_lines(source / "log_data" / name, b"{" + name.encode())
     report = run(spark, source, tmp_path / "lake", max_rejected=1.0)
@@ -363,7 +388,9 @@ NASTY = [
 ]  # fmt: skip
 
 
-def test_nasty_values_in_partition_columns_come_back_as_they_were(spark: SparkSession, source: Path, tmp_path: Path) -> None:
+def test_nasty_values_in_partition_columns_come_back_as_they_were(
+    spark: SparkSession, source: Path, tmp_path: Path
+) -> None:
     songs = [song(song_id=f"S{number}", artist_id=nasty) for number, nasty in enumerate(NASTY)]
     write_lines(source / "song_data" / "a.json", *songs)
     partitions = {"songs": ("year", "artist_id")}
