@@ -103,7 +103,7 @@ class S3Server:
         place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         self.client.create_bucket(Bucket=name, **place)
 
-    def upload(self, folder: Path, bucket: str, prefix: str) -> None:
+    def upload(self, folder: Path, bucket: str, prefix: str, acl: str = "private") -> None:
         for path in folder.rglob("*"):
             if path.is_file():
                 self.client.put_object(

@@ -127,7 +127,7 @@ def test_a_public_input_bucket_and_a_local_lake(s3: S3Server, tmp_path: Path) ->
     source = some_of_sample(SAMPLE, tmp_path / "in")
     (tmp_path / "config").write_text("[profile me]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = secret\n")
     s3.make_bucket("public-songs", "us-west-2")
-    s3.upload(source, "public-songs", "raw")
+    s3.upload(source, "public-songs", "raw", acl="public-read")
     s3.refusal = lambda request: "AccessDenied" if request.authorization else None
     run_etl(
         "--input", "s3://public-songs/raw", "--output", tmp_path / "lake",
