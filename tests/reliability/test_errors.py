@@ -57,7 +57,8 @@ def wait_for_work(running: Job, lake: Path) -> str:
     known = names_in(lake / "_runs")
     assert running.until(lambda: names_in(lake / "_runs") > known), running.wait()
     (run,) = names_in(lake / "_runs") - known
-    assert running.until((lake / "_runs" / run / "started").exists)
+    mark = lake / "_runs" / run / "started"
+    assert running.until(lambda: mark.exists() and mark.stat().st_size > 0)
     return run
 
 
