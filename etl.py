@@ -27,7 +27,6 @@ import contextlib
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import socket
@@ -129,7 +128,7 @@ LOCAL_FILES_CONF = {
     "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
 }
 LOCAL_S3_CONF = {
-    "spark.master": "local[32,4]",  # reading small files waits for S3, so more threads than cores; 4 tries
+    "spark.master": "local[32]",  # reading small files waits for S3, so more threads than cores
     "spark.jars.packages": "org.apache.hadoop:hadoop-aws:3.4.1,org.apache.spark:spark-hadoop-cloud_2.13:4.0.2,"
     "software.amazon.awssdk:s3:2.29.52,software.amazon.awssdk:s3-transfer-manager:2.29.52,"
     "software.amazon.awssdk:sts:2.29.52",
@@ -144,6 +143,15 @@ LOCAL_S3_CONF = {
     "spark.sql.parquet.output.committer.class": "org.apache.spark.internal.io.cloud.BindingParquetOutputCommitter",
 }
 S3A_CONF = {
+    # a hang is found by its silence; all tries together end in less than two minutes
+    "fs.s3a.connection.establish.timeout": "5s",
+    "fs.s3a.connection.timeout": "5s",
+    "fs.s3a.connection.request.timeout": "5s",
+    "fs.s3a.attempts.maximum": "2",
+    "fs.s3a.retry.limit": "4",
+    "fs.s3a.retry.interval": "200ms",
+    "fs.s3a.retry.throttle.limit": "6",
+    "fs.s3a.retry.throttle.interval": "200ms",
     "mapreduce.outputcommitter.factory.scheme.s3a": "org.apache.hadoop.fs.s3a.commit.S3ACommitterFactory",
     "fs.s3a.committer.name": "magic",
     "fs.s3a.committer.magic.track.commits.in.memory.enabled": "true",
@@ -161,7 +169,9 @@ S3_COUNTERS = {
 JAVA_PACKAGE = "apt-get install openjdk-17-jre-headless"
 START_PROBLEMS = {
     "UnsupportedClassVersionError": f"Java 17 or newer is needed and the one found is older (Debian: {JAVA_PACKAGE})",
-    "Could not reserve enough space.*|Cannot allocate memory": "too little memory for Spark's JVM (2 GB): {0}",
+    "(?i)[^\n]*(?:could not (?:reserve|allocate)|cannot allocate memory|insufficient memory)[^\n]*": (
+        "too little memory for Spark's JVM: {0}"
+    ),
     "unresolved dependency: [^:\\n]*": "cannot download the S3A jars: {0}; is Maven Central reachable?",
 }
 
@@ -499,9 +509,13 @@ class Lake:
         return self._jvm.org.apache.hadoop.fs.Path("/".join([self.root, *filter(None, names)]))
 
     def _write(self, name: str, content: object, run: str | None = None) -> None:
-        stream = self._fs.create(self._path("_runs", run or self.run_id, name), True)
-        stream.write(bytearray(json.dumps(content, indent=1).encode()))
-        stream.close()
+        path = self._path("_runs", run or self.run_id, name)
+        try:
+            stream = self._fs.create(path, True)
+            stream.write(bytearray(json.dumps(content, indent=1).encode()))
+            stream.close()
+        except Py4JJavaError as error:
+            raise JobError(f"cannot write {path.toString()}: {explain(error)}") from error
 
     def _read(self, run: str, name: str) -> dict[str, Any]:
         """A note of a run; empty where there is none, or the run died while it wrote it."""
@@ -688,7 +702,10 @@ class Lake:
             writer = arrange(table, rows, folders, partitions, SORTED_BY[name]).write.mode("append")
             writer = writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", False)
             writer = writer.partitionBy(list(partitions))
-            writer.json(path) if name == REJECTED else writer.parquet(path)
+            try:
+                writer.json(path) if name == REJECTED else writer.parquet(path)
+            except Exception as error:
+                raise JobError(f"cannot write {path}: {explain(error)}") from error
             committed = time.monotonic()
             new = {file: size for file, size in self._files(name).items() if file not in old and write_id(file)}
             write, *others = {write_id(file) for file in new} or {None}
@@ -1070,30 +1087,33 @@ def s3_conf(settings: Settings) -> dict[str, str]:
 
 @contextlib.contextmanager
 def hushed(verbose: bool) -> Iterator[list[bytes]]:
-    """Keeps what the JVM prints while it starts (Spark's and Ivy's chatter); what comes later passes."""
+    """Keeps what the JVM prints while it starts (Spark's and Ivy's chatter, and why it can't); later output passes."""
     kept: list[bytes] = []
     if verbose:
         yield kept
         return
-    ready, (source, sink), stderr = threading.Event(), os.pipe(), os.dup(2)
+    is_up, (source, sink), (out, err) = threading.Event(), os.pipe(), (os.dup(1), os.dup(2))
 
     def pump() -> None:
         while chunk := os.read(source, 65536):
-            if ready.is_set():
-                os.write(stderr, chunk)
+            if is_up.is_set():
+                os.write(err, chunk)
             else:
                 kept.append(chunk)
 
-    threading.Thread(target=pump, daemon=True).start()
+    pumping = threading.Thread(target=pump, daemon=True)
+    pumping.start()
+    sys.stdout.flush()
+    os.dup2(sink, 1)
     os.dup2(sink, 2)
     os.close(sink)
     try:
         yield kept
     finally:
-        os.dup2(stderr, 2)
-        while select.select([source], [], [], 0)[0]:
-            time.sleep(0.01)
-        ready.set()
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        pumping.join(0.2)  # it ends at once where the JVM has died
+        is_up.set()
 
 
 def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
@@ -1115,6 +1135,7 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         try:
             spark = builder.getOrCreate()
         except Exception as error:
+            time.sleep(0.2)  # for the last that the JVM printed
             text = b"".join(printed).decode(errors="replace")
             for pattern, problem in START_PROBLEMS.items():
                 if match := re.search(pattern, text):
@@ -1138,7 +1159,7 @@ def explain(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, JobError):
         return text
-    causes = re.findall(r"^(?:Caused by|: |.*executor (?:driver|\d+)\)): ?(.*)", text, re.MULTILINE)
+    causes = re.findall(r"^(?:Caused by: |: |.*executor (?:driver|\d+)\): )(.*)", text, re.MULTILINE)
     line = next((line for line in [*causes[-1:], *text.splitlines()] if line.strip()), type(error).__name__)
     line = re.sub(r"^(?:[\w$]+\.)+[\w$]+: ", "", line).strip()
     file = re.search(r"while reading file (\S+?)\.?(?:\s|$)", text)
