@@ -712,6 +712,7 @@ class Lake:
             if others:
                 raise JobError(f"something else has written to {path} during this run; see the newest files there")
             reader = self.spark.read.schema(table.schema).option("pathGlobFilter", f"*{write}*")
+            reader = reader.option("recursiveFileLookup", True)  # a stranger's file must not disturb the partitions
             found = (reader.json if name == REJECTED else reader.parquet)(literal(path)).count()
         if found != rows:
             raise JobError(f"{path} has {found:,} rows after the write instead of {rows:,}")
