@@ -106,9 +106,8 @@ class S3Server:
     def upload(self, folder: Path, bucket: str, prefix: str, acl: str = "private") -> None:
         for path in folder.rglob("*"):
             if path.is_file():
-                self.client.put_object(
-                    Bucket=bucket, Key=f"{prefix}/{path.relative_to(folder)}", Body=path.read_bytes()
-                )
+                key = f"{prefix}/{path.relative_to(folder)}"
+                self.client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ACL=acl)
 
     def download(self, bucket: str, prefix: str, folder: Path) -> Path:
         """Copies what is below the prefix into the folder."""

@@ -375,11 +375,12 @@ def test_a_file_removed_after_it_was_listed_fails_the_run_and_is_named(
     assert contents_of(tmp_path / "lake") == before
 
 
-def test_a_symlink_loop_ends_in_one_clear_line(source: Path, tmp_path: Path) -> None:
+def test_a_symlink_loop_ends_and_changes_no_row(source: Path, tmp_path: Path) -> None:
+    """The files behind it are read as often as the system follows it; an event still counts once."""
+    expected = oracle.read_lake(source).tables
     (source / "log_data" / "loop").symlink_to(source / "log_data")
-    done = run_etl("--input", source, "--output", tmp_path / "lake", check=False)
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert "loop" in done.stderr
+    run_etl("--input", source, "--output", tmp_path / "lake")
+    assert tables_of(tmp_path / "lake") == expected
 
 
 NASTY = [

@@ -22,7 +22,7 @@ SECRETS = {"AWS_SECRET_ACCESS_KEY": "%9a-secret/of+the%cfg", "AWS_SESSION_TOKEN"
 ENVIRONMENT_SECRETS = {"AWS_SECRET_ACCESS_KEY": "a-secret/of+the%env", "AWS_SESSION_TOKEN": "token=of%env"}
 # What Spark and spark-submit note of every application.
 SPARKS_OWN = re.compile(
-    r"spark\.(app\.|driver\.(host|port|extraJavaOptions)|executor\.(id|extraJavaOptions)|submit\.|rdd\.|scheduler\.mode|serializer\.objectStreamReset|hadoop\.fs\.s3a\.vectored)"
+    r"spark\.(app\.|driver\.(host|port|extraJavaOptions)|executor\.(id|extraJavaOptions)|submit\.|rdd\.|scheduler\.mode|serializer\.objectStreamReset|hadoop\.fs\.s3a\.vectored|sql\.artifact\.isolation)"
 )
 
 
@@ -114,7 +114,7 @@ def test_exit_codes(submitted: Submitted, tmp_path: Path) -> None:
     master = ("--master", "local[1]", "--conf", "spark.ui.enabled=false", submitted.folder / "code" / "etl.py")
     wrong = submit(*master, "--max-rejected", "2", cwd=tmp_path)
     assert wrong.returncode == 2
-    assert re.search(r"^etl\.py: error: MAX_REJECTED is '2'", wrong.stderr, re.MULTILINE)
+    assert re.search(r"^etl\.py: error: MAX_REJECTED is '2'", wrong.stdout + wrong.stderr, re.MULTILINE)
     failed = submit(*master, "--input", f"file://{tmp_path}/none", "--output", f"file://{tmp_path}/lake", cwd=tmp_path)
     assert failed.returncode == 1
-    assert re.search(r"^etl\.py: error: .*/none.*; the lake is unchanged$", failed.stderr, re.MULTILINE)
+    assert re.search(r"^etl\.py: error: .*/none.*; the lake is unchanged$", failed.stdout + failed.stderr, re.MULTILINE)

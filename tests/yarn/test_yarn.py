@@ -82,7 +82,10 @@ def check_lake(cluster: Cluster, prefix: str, expected: oracle.Lake, folder: Pat
     rejected = [json.loads(line) for path in folder.glob("_rejected/*") for line in path.read_text().splitlines()]
     assert len(rejected) == len(expected.rejected)
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and "_runs" not in path.parts]
-    assert len({path.name.split("-00")[0] for path in files}) == 1, files
+    ended = [json.loads(path.read_text()) for path in folder.glob("_runs/*/ended")]
+    assert len(ended) == 1
+    stray = [path for path in files if str(ended[0]["writes"][path.parts[0]]) not in path.name]
+    assert stray == []
     assert not [path for path in files if re.search("/_temporary|/__magic", str(path))]
     assert "Uploads" not in cluster.s3.client.list_multipart_uploads(Bucket="lakes", Prefix=prefix)
 
