@@ -37,14 +37,14 @@ odd_times = st.sampled_from(
 )
 times = st.integers(0, 9).flatmap(lambda chance: odd_times if chance == 9 else good_times)
 pages = st.sampled_from([*["NextSong"] * 6, "Home", "nextsong", "", None])
-songs = st.fixed_dictionaries(
+songs: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"song_id": few_ids, "artist_id": few_ids, "title": few_texts, "artist_name": few_texts, "duration": few_doubles},
     optional={
         "artist_location": few_texts, "artist_latitude": few_doubles, "artist_longitude": few_doubles,
         "year": st.sampled_from([2001, 1999, 0, -1, None]),
     },
 )  # fmt: skip
-events = st.fixed_dictionaries(
+events: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"page": pages, "ts": times, "userId": few_ids, "sessionId": few_integers},
     optional={
         "itemInSession": few_integers, "level": few_texts, "song": few_texts, "artist": few_texts, "length": few_doubles,
