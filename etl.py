@@ -109,7 +109,7 @@ MIN_TS, MAX_TS = 946_684_800_000, 253_402_300_799_999  # 2000-01-01 to 9999-12-3
 SQL_CONF = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-    "spark.sql.files.openCostInBytes": "64k",  # the default of 4 MiB makes a task of every 32 small files
+    "spark.sql.files.openCostInBytes": "256k",  # 512 small files a task; by the default of 4 MiB they are 32
     "spark.sql.sources.useListFilesFileSystemList": "s3a,s3",  # one flat listing; Spark 3.5 does not know it
     # a count reads the footers of parquet files only
     "spark.sql.parquet.aggregatePushdown": "true",
@@ -122,6 +122,11 @@ LOCAL_CONF = {
     "spark.ui.enabled": "false",
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "8",
+}
+SMALL_INPUT_BYTES = 64 << 20
+LOCAL_SMALL_CONF = {
+    # a short run ends before what the second compiler makes has paid for itself
+    "spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1",
 }
 LOCAL_FILES_CONF = {
     # no .crc files, and no chmod process for each file; S3A can't do with it
@@ -417,58 +422,65 @@ def check_tables(
     and whatever songplays refers to is there. The error names the rule, how many keys break it, and three of them.
     Also counts the folders of each partitioned table ("songs folders") and the plays with a song ("matched").
     """
-    plays = tables["songplays"]
+    plays, events = tables["songplays"], log_rows.filter(F.col("page") == PLAY_PAGE)
+    names = [*TABLES, *(f"{name} folders" for name, columns in partitions.items() if columns)]
+    stored = [(tables[name], name, F.col(key)) for name, key in KEYS.items()]
+    stored += [
+        (tables[name], f"{name} folders", F.concat_ws("/", *columns)) for name, columns in partitions.items() if columns
+    ]
+    used = [(events, "songplays", songplay_id())]
+    used += [(plays.filter(F.col(KEYS[name]).isNotNull()), name, F.col(KEYS[name])) for name in DIMENSIONS]
 
-    def as_text(key: str) -> Column:
-        return (F.unix_micros(key) if key == "start_time" else F.col(key)).cast("string")
-
-    def entries(frame: DataFrame, name: str, key: Column, stored: int) -> DataFrame:
-        return frame.select(
-            F.lit(name).alias("table"), key.alias("key"), F.lit(stored).alias("stored"), F.lit(1 - stored).alias("used")
+    def ledger(wanted: list[str], as_key: Callable[[Column], Column]) -> DataFrame:
+        """One row per table and key: how often the table stores it, and how often others use it."""
+        entries = [
+            frame.select(
+                F.lit(names.index(name)).alias("table"),
+                F.when(key.isNotNull(), as_key(key)).alias("key"),
+                F.lit(int(is_stored)).alias("stored"),
+                F.lit(int(not is_stored)).alias("used"),
+            )
+            for is_stored, columns in ((True, stored), (False, used))
+            for frame, name, key in columns
+            if name in wanted
+        ]
+        return (
+            reduce(DataFrame.unionAll, entries)
+            .groupBy("table", "key")
+            .agg(F.sum("stored").alias("stored"), F.sum("used").alias("used"))
         )
 
-    references = F.explode(
-        F.array(*(F.struct(F.lit(name).alias("table"), as_text(KEYS[name]).alias("key")) for name in DIMENSIONS))
-    )
-    ledger = [
-        *(entries(tables[name], name, as_text(key), stored=1) for name, key in KEYS.items()),
-        entries(log_rows.filter(F.col("page") == PLAY_PAGE), "songplays", songplay_id(), stored=0),
-        plays.select(references.alias("reference"))
-        .filter(F.col("reference.key").isNotNull())
-        .select("reference.*", F.lit(0).alias("stored"), F.lit(1).alias("used")),
-        *(
-            entries(tables[name], f"{name} folders", F.concat_ws("/", *columns), stored=1)
-            for name, columns in partitions.items()
-            if columns
-        ),
-    ]
-    per_key = (
-        reduce(DataFrame.unionAll, ledger)
-        .groupBy("table", "key")
-        .agg(F.sum("stored").alias("stored"), F.sum("used").alias("used"))
-    )
-    is_table = F.col("table").isin(*TABLES)
+    is_table = F.col("table") < len(TABLES)
     rules = {
         "null keys": is_table & F.col("key").isNull(),
         "keys that are not unique": is_table & (F.col("stored") > 1),
         "keys that songplays or the log refers to are missing": is_table & (F.col("stored") == 0),
-        "plays that are not in the log": (F.col("table") == "songplays") & (F.col("used") == 0),
+        "plays that are not in the log": (F.col("table") == names.index("songplays")) & (F.col("used") == 0),
     }
-    found = per_key.groupBy("table").agg(
-        F.count("*").alias("keys"), F.sum("stored").alias("rows"), F.sum("used").alias("uses"),
-        *(F.count_if(is_broken).alias(rule) for rule, is_broken in rules.items()),
-    )  # fmt: skip
+
+    def summary(per_key: DataFrame) -> dict[str, Any]:
+        found = per_key.groupBy("table").agg(
+            F.count("*").alias("keys"), F.sum("stored").alias("rows"), F.sum("used").alias("uses"),
+            *(F.count_if(is_broken).alias(rule) for rule, is_broken in rules.items()),
+        )  # fmt: skip
+        return {names[row["table"]]: row for row in found.collect()}
+
+    # Hashes of 64 bits take half the time of the keys. Where they show a fault, which may be two keys of one hash,
+    # the keys themselves decide.
+    found = summary(ledger(names, F.xxhash64))
+    if suspects := [name for name, row in found.items() if any(row[rule] for rule in rules)]:
+        by_key = ledger(suspects, lambda key: key.cast("string")).persist()
+        found |= summary(by_key)
+        for name in suspects:
+            for rule, is_broken in rules.items():
+                if found[name][rule]:
+                    broken = by_key.filter((F.col("table") == names.index(name)) & is_broken).orderBy("key").limit(3)
+                    keys = ", ".join(str(example["key"]) for example in broken.collect())
+                    raise JobError(f"check failed: {name}: {found[name][rule]:,} {rule}, for example {keys}")
     counts = dict.fromkeys([*TABLES, "matched"], 0)
-    for row in found.collect():
-        for rule, is_broken in rules.items():
-            if row[rule]:
-                examples = (
-                    per_key.filter((F.col("table") == row["table"]) & is_broken).orderBy("key").limit(3).collect()
-                )
-                keys = ", ".join(str(example["key"]) for example in examples)
-                raise JobError(f"check failed: {row['table']}: {row[rule]:,} {rule}, for example {keys}")
-        counts[row["table"]] = row["rows"] if row["table"] in TABLES else row["keys"]
-        if row["table"] == "songs":
+    for name, row in found.items():
+        counts[name] = row["rows"] if name in TABLES else row["keys"]
+        if name == "songs":
             counts["matched"] = row["uses"]
     return counts
 
@@ -1117,6 +1129,19 @@ def hushed(verbose: bool) -> Iterator[list[bytes]]:
         is_up.set()
 
 
+def is_small(uri: str) -> bool:
+    """True where the files of a local folder are small together; what lies elsewhere is not asked."""
+    folder = uri.removeprefix("file://")
+    size = 0
+    for path, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):  # a broken link; reading tells
+                size += os.path.getsize(os.path.join(path, name))
+        if size > SMALL_INPUT_BYTES:
+            break
+    return os.path.isdir(folder) and size <= SMALL_INPUT_BYTES
+
+
 def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
     """A session for this run: the platform's under spark-submit, else a local one, with S3A where it is needed.
 
@@ -1129,6 +1154,10 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         raise JobError(f"Java 17 or newer is needed and {java} was not found; install it (Debian: {JAVA_PACKAGE})")
     access = s3_conf(settings)
     conf = LOCAL_CONF | (LOCAL_S3_CONF if access else LOCAL_FILES_CONF)
+    if is_small(settings.input):
+        conf |= LOCAL_SMALL_CONF
+    if os.environ.get("LC_ALL") in ("C", "POSIX"):
+        os.environ["LC_ALL"] = "C.UTF-8"  # by its own locale, Java writes "?" for each other letter of a file's name
     builder = SparkSession.builder.config(
         map={**conf, "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower()}
     )
