@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -23,8 +24,12 @@ def to_ms(when: datetime) -> int:
 
 
 def make_frame(spark: SparkSession, schema: T.StructType, *rows: dict[str, Any]) -> DataFrame:
-    """A frame of rows that name only the columns that matter; the others are null."""
-    return spark.createDataFrame([tuple(row.get(name) for name in schema.names) for row in rows], schema)
+    """A frame of rows that name only the columns that matter; the others are null.
+
+    Not by createDataFrame, each of whose partitions starts a Python process whenever it is read.
+    """
+    text = json.dumps(rows, default=datetime.isoformat)
+    return spark.range(1).select(F.inline(F.from_json(F.lit(text), T.ArrayType(schema))))
 
 
 def in_order(row: Row) -> list[tuple[bool, str]]:

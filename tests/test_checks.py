@@ -54,7 +54,7 @@ IDS = ("6299eee53317749eec1a1516a38d58fb", "475656c7554a62ceae52b849fc09f989", "
 
 def check(spark: SparkSession, rows: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
     schemas = etl.TABLES | {"log": etl.LOG_SCHEMA}
-    frames = {name: make_frame(spark, schema, *rows[name]).coalesce(1) for name, schema in schemas.items()}
+    frames = {name: make_frame(spark, schema, *rows[name]) for name, schema in schemas.items()}
     return etl.check_tables(frames, frames.pop("log"), PARTITIONS)
 
 
