@@ -23,8 +23,8 @@ import etl
 # What one run of the sample costs from S3 to S3, counted at the server.
 SAMPLE_REQUESTS = {
     "DELETE": 17,
-    "GET": 175,
-    "HEAD": 230,
+    "GET": 172,
+    "HEAD": 227,
     "LIST": 125,
     "LIST UPLOADS": 10,
     "PUT": 65,

@@ -92,9 +92,16 @@ def make_nights(base: Path) -> Nights:
 # What an independent reader sees.
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files; unlike rglob it bears folders that vanish meanwhile."""
+    return [Path(path, name) for path, _, names in os.walk(folder) for name in names]
+
+
 def visible(folder: Path, pattern: str) -> list[Path]:
     return [
-        path for path in folder.rglob(pattern) if not any(name[0] in "._" for name in path.relative_to(folder).parts)
+        path
+        for path in files_below(folder)
+        if path.match(pattern) and not any(name[0] in "._" for name in path.relative_to(folder).parts)
     ]
 
 

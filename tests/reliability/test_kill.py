@@ -20,6 +20,7 @@ from harness import (
     check_exact,
     check_whole,
     config_file,
+    files_below,
     full_run,
     job,
     make_nights,
@@ -86,7 +87,7 @@ def wait_for(moment: Moment, running: Job, lake: Path, nights: Nights) -> bool:
         return False
     old = [path for path in visible(folder, "*.parquet") if path.name in before]
     if moment.step == "written":  # but not committed
-        return running.until(lambda: any(folder.glob("_temporary/**/part-*")))
+        return running.until(lambda: any(path.match("part-*") for path in files_below(folder / "_temporary")))
     if moment.step == "committed":  # at least one file, and not yet noted
         return running.until(lambda: bool(table_files(folder) - before))
     if not running.until((notes / moment.table).exists):
