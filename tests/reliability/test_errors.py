@@ -79,6 +79,7 @@ def test_stopped_by_a_signal(
     assert files_under(lake) == before
 
 
+@pytest.mark.long
 def test_stopped_while_it_publishes(nights: Nights, lake: Path, tmp_path: Path) -> None:
     """The tables that are published stay, the others keep their old rows, and the next run completes them."""
     config = config_file(tmp_path)
@@ -106,6 +107,7 @@ def test_two_runs_at_once(nights: Nights, lake: Path, tmp_path: Path) -> None:
     check_exact(lake, run, nights.new.rows)
 
 
+@pytest.mark.long
 def test_a_dead_runs_mark_from_another_host(nights: Nights, lake: Path, tmp_path: Path) -> None:
     """A mark of another machine blocks while its heart beats, and no longer once it has been silent."""
     config, mark = config_file(tmp_path), lake / "_runs" / "20200101T000000Z-0123abcd"
@@ -133,6 +135,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.long
 def test_full_disk(nights: Nights, small_disk: Path, tmp_path: Path) -> None:
     lake, config = small_disk / "lake", config_file(tmp_path)
     shutil.copytree(nights.lake, lake)
@@ -197,6 +200,7 @@ def test_too_little_memory(nights: Nights, lake: Path, tmp_path: Path) -> None:
 # S3.
 
 
+@pytest.mark.long
 def test_deletes_refused(nights: Nights, tmp_path: Path) -> None:
     """Without the right to delete, the new rows are beside the old, which the line says; with it, the next run completes."""
     server = S3Server()

@@ -83,9 +83,8 @@ def fails_in_time(
     return lines[0], ended - first_fault
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind == "hang" else pytest.mark.long) for kind in KINDS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
 def test_faults_from_the_start(kind: str, nights: Nights, server: S3Server, tmp_path: Path) -> None:
     line, seconds = fails_in_time(lambda method, path: kind, nights, server, tmp_path)
     assert "the lake is unchanged" in line
@@ -103,7 +102,8 @@ class HalfWay:
         return self.kind if self.has_come else ""
 
 
-@pytest.mark.parametrize("kind", ["gone", *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["gone", *KINDS])
 def test_gone_half_way(kind: str, nights: Nights, server: S3Server, tmp_path: Path) -> None:
     """The next run, with the server back, ends in its own rows alone."""
     line, seconds = fails_in_time(HalfWay(kind), nights, server, tmp_path)
