@@ -192,6 +192,7 @@ class TestCommitted:
             assert "assert " in cells[step].source, step
 
 
+@pytest.mark.long  # a second execution of the whole notebook
 class TestWrongRow:
     def test_fails_the_step_and_the_second_opinion_of_each_table(self, errors: dict[str, str]) -> None:
         expected = {*TABLES, *(f"koalas-{name}" for name in TABLES)}

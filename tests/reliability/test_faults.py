@@ -41,10 +41,10 @@ def server(nights: Nights) -> Iterator[S3Server]:
 
 @pytest.mark.parametrize(
     "kinds",
-    [pytest.param(KINDS, id="mixed"), *(pytest.param((kind,), marks=pytest.mark.long, id=kind) for kind in KINDS)],
+    [pytest.param(KINDS[:-1], id="mixed"), *(pytest.param((kind,), marks=pytest.mark.long, id=kind) for kind in KINDS)],
 )
 def test_faults_that_pass(kinds: tuple[str, ...], nights: Nights, server: S3Server, tmp_path: Path) -> None:
-    """A kind at 5% of the requests, or all kinds together: the run completes and the lake is right."""
+    """A kind at 5% of the requests, or those together that take no waiting: the run completes and the lake is right."""
     prefix = f"passing-{tmp_path.name}"
     server.upload(nights.lake, prefix)
     with fault_proxy(server.port, at_random(dict.fromkeys(kinds, SHARE / len(kinds)), SEED)) as proxy:
