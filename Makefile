@@ -13,7 +13,7 @@ run: java .venv/run ## run the job on the sample: data/ to lake/
 	$(BIN)/python queries/check.py --lake lake
 
 test: java .venv/dev ## the tests (15 minutes at most)
-	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/yarn
+	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/yarn -n 2 --dist loadfile
 
 check: .venv/dev ## ruff and mypy
 	$(BIN)/ruff check .
@@ -27,10 +27,11 @@ bench: java .venv/bench ## the benchmark (15 minutes)
 	$(BIN)/python bench/bench.py
 
 test-yarn: java .venv/dev ## the job on a real YARN on this machine
-	$(BIN)/python -m pytest tests/yarn
+	$(BIN)/python -m pytest tests/yarn -m "not long"
 
 test-reliability: java .venv/dev ## the long versions of the reliability tests
 	$(BIN)/python -m pytest tests -m long --ignore=tests/yarn
+	$(BIN)/python -m pytest tests/yarn -m long
 
 test-spark35: java .venv35/dev ## the tests of the job itself on Spark 3.5
 	.venv35/bin/python -m pytest $$(cat tests/spark35.txt)

@@ -185,7 +185,7 @@ def test_a_killed_executor_is_replaced(
     check_lake(cluster, old_lake, inputs["new"].expected, tmp_path / "lake")
 
 
-@pytest.mark.parametrize("moment", [WritesPlays, DeletesOldFiles])
+@pytest.mark.parametrize("moment", [pytest.param(WritesPlays, marks=pytest.mark.long), DeletesOldFiles])
 def test_a_killed_application_master_is_replaced(
     cluster: Cluster,
     old_lake: str,
