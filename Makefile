@@ -13,7 +13,7 @@ run: java .venv/run ## run the job on the sample: data/ to lake/
 	$(BIN)/python queries/check.py --lake lake
 
 test: java .venv/dev ## the tests (15 minutes at most)
-	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/yarn -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/yarn -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev ## ruff and mypy
 	$(BIN)/ruff check .
