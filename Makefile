@@ -12,7 +12,7 @@ run: java .venv/run ## run the job on the sample: data/ to lake/
 	$(BIN)/python etl.py
 	$(BIN)/python queries/check.py --lake lake
 
-test: java .venv/dev ## the tests (15 minutes at most)
+test: java .venv/dev ## the tests (15 to 20 minutes on 2 slow cores)
 	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/yarn -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev ## ruff and mypy
