@@ -423,11 +423,11 @@ def check_tables(
     Also counts the folders of each partitioned table ("songs folders") and the plays with a song ("matched").
     """
     plays, events = tables["songplays"], log_rows.filter(F.col("page") == PLAY_PAGE)
-    names = [*TABLES, *(f"{name} folders" for name, columns in partitions.items() if columns)]
-    stored = [(tables[name], name, F.col(key)) for name, key in KEYS.items()]
-    stored += [
+    folders = [
         (tables[name], f"{name} folders", F.concat_ws("/", *columns)) for name, columns in partitions.items() if columns
     ]
+    names = [*TABLES, *(name for _, name, _ in folders)]
+    stored = [(tables[name], name, F.col(key)) for name, key in KEYS.items()] + folders
     used = [(events, "songplays", songplay_id())]
     used += [(plays.filter(F.col(KEYS[name]).isNotNull()), name, F.col(KEYS[name])) for name in DIMENSIONS]
 

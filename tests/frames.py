@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -12,6 +13,7 @@ from pyspark.sql import types as T
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 Row = tuple[Any, ...]
+Pairs = Mapping[str, tuple[dict[str, Any], dict[str, Any]]]
 
 
 def utc(*when: int, ms: int = 0) -> datetime:
@@ -30,6 +32,22 @@ def make_frame(spark: SparkSession, schema: T.StructType, *rows: dict[str, Any])
     """
     text = json.dumps(rows, default=datetime.isoformat)
     return spark.range(1).select(F.inline(F.from_json(F.lit(text), T.ArrayType(schema))))
+
+
+def chosen_by(
+    build: Callable[[DataFrame], DataFrame], spark: SparkSession, schema: T.StructType, key: str, pairs: Pairs
+) -> dict[str, Row]:
+    """Of each pair of input rows, in both orders ("name", "name reversed"), the row that a builder keeps, less its key.
+
+    One job for all of them.
+    """
+    rows = [
+        row | {key: f"{name}{way}"}
+        for name, pair in pairs.items()
+        for way, ordered in (("", pair), (" reversed", pair[::-1]))
+        for row in ordered
+    ]
+    return {row[0]: row[1:] for row in rows_of(build(make_frame(spark, schema, *rows)))}
 
 
 def in_order(row: Row) -> list[tuple[bool, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from frames import Row, assert_frame, assert_same_in_any_order, make_frame, rows_of
+from frames import Row, assert_frame, assert_same_in_any_order, chosen_by
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
@@ -70,14 +70,7 @@ BETTER_AND_WORSE = {
 
 @pytest.fixture(scope="module")
 def chosen(spark: SparkSession) -> dict[str, Row]:
-    """Of each pair, in both orders, the row that is kept; one job for all of them."""
-    copies = [
-        copy | {"song_id": f"{name}{way}"}
-        for name, pair in BETTER_AND_WORSE.items()
-        for way, ordered in (("", pair), (" reversed", pair[::-1]))
-        for copy in ordered
-    ]
-    return {row[0]: row[1:] for row in rows_of(etl.build_songs(make_frame(spark, etl.SONG_SCHEMA, *copies)))}
+    return chosen_by(etl.build_songs, spark, etl.SONG_SCHEMA, "song_id", BETTER_AND_WORSE)
 
 
 @pytest.mark.parametrize("name", BETTER_AND_WORSE)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from frames import Row, assert_frame, assert_same_in_any_order, make_frame, rows_of
+from frames import Row, assert_frame, assert_same_in_any_order, chosen_by
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
@@ -75,14 +75,7 @@ LATER_AND_EARLIER = {
 
 @pytest.fixture(scope="module")
 def chosen(spark: SparkSession) -> dict[str, Row]:
-    """Of each pair, in both orders, the event that counts; one job for all of them."""
-    events = [
-        event | {"userId": f"{name}{way}"}
-        for name, pair in LATER_AND_EARLIER.items()
-        for way, ordered in (("", pair), (" reversed", pair[::-1]))
-        for event in ordered
-    ]
-    return {row[0]: row[1:] for row in rows_of(etl.build_users(make_frame(spark, etl.LOG_SCHEMA, *events)))}
+    return chosen_by(etl.build_users, spark, etl.LOG_SCHEMA, "userId", LATER_AND_EARLIER)
 
 
 @pytest.mark.parametrize("name", LATER_AND_EARLIER)
