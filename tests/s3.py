@@ -1,7 +1,10 @@
-"""An S3 server for tests: moto's, on a free port, which notes every request and can be told to refuse some."""
+"""An S3 server for tests: moto's, on a free port, which notes every request and tells hooks of it."""
 
 from __future__ import annotations
 
+import io
+import logging
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -32,6 +35,7 @@ class Request:
     query: dict[str, list[str]]
     authorization: str
     is_copy: bool
+    body: bytes  # of a POST only
 
     @property
     def verb(self) -> str:
@@ -58,14 +62,19 @@ class Request:
 
 
 class S3Server:
-    """Set `refusal` to a function that gives an error code for a request, or None to let it pass."""
+    """`before` is told each request before it is obeyed, and may return an error code to refuse it; `after` afterwards.
+
+    The server's own client is not watched.
+    """
 
     def __init__(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # a line for each request buries what failed
         self.requests: list[Request] = []
-        self.refusal: Callable[[Request], str | None] = lambda request: None
+        self.let_pass()
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=MotoRequestHandler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
         self.environment: dict[str, Any] = KEYS | {"AWS_ENDPOINT_URL": self.url}
 
     def __enter__(self) -> S3Server:
@@ -83,35 +92,48 @@ class S3Server:
         self._server.shutdown()
         self._server.server_close()
 
+    def let_pass(self) -> None:
+        """Takes both hooks away."""
+        self.before: Callable[[Request], str | None] = lambda request: None
+        self.after: Callable[[Request], None] = lambda request: None
+
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         bucket, _, key = unquote(environ["PATH_INFO"]).lstrip("/").partition("/")
+        method, body = environ["REQUEST_METHOD"], b""
+        if method == "POST":
+            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            environ["wsgi.input"] = io.BytesIO(body)
         request = Request(
-            environ["REQUEST_METHOD"], bucket, key, parse_qs(environ["QUERY_STRING"], keep_blank_values=True),
-            environ.get("HTTP_AUTHORIZATION", ""), "HTTP_X_AMZ_COPY_SOURCE" in environ,
+            method, bucket, key, parse_qs(environ["QUERY_STRING"], keep_blank_values=True),
+            environ.get("HTTP_AUTHORIZATION", ""), "HTTP_X_AMZ_COPY_SOURCE" in environ, body,
         )  # fmt: skip
         if request.access_key == "AKIAHELPER":
             return self._moto(environ, start_response)
         self.requests.append(request)
-        code = self.refusal(request)
-        if not code:
-            return self._moto(environ, start_response)
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        start_response(f"{STATUS[code]} Refused", [("Content-Type", "application/xml")])
-        return [f"<Error><Code>{code}</Code><Message>The test says {code}</Message></Error>".encode()]
+        if code := self.before(request):
+            environ["wsgi.input"].read(0 if body else int(environ.get("CONTENT_LENGTH") or 0))
+            start_response(f"{STATUS[code]} Refused", [("Content-Type", "application/xml")])
+            return [f"<Error><Code>{code}</Code><Message>The test says {code}</Message></Error>".encode()]
+        answer = self._moto(environ, start_response)
+        self.after(request)
+        return answer
 
     def make_bucket(self, name: str, region: str = "us-east-1") -> None:
         place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         self.client.create_bucket(Bucket=name, **place)
 
-    def upload(self, folder: Path, bucket: str, prefix: str, acl: str = "private") -> None:
+    def upload(self, folder: Path, bucket: str, prefix: str, acl: str = "private") -> str:
+        """Copies a folder's files to below the prefix; returns its URI."""
         for path in folder.rglob("*"):
             if path.is_file():
                 key = f"{prefix}/{path.relative_to(folder)}"
                 self.client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ACL=acl)
+        return f"s3a://{bucket}/{prefix}"
 
     def download(self, bucket: str, prefix: str, folder: Path) -> Path:
-        """Copies what is below the prefix into the folder."""
-        for key in self.keys(bucket, prefix):
+        """Copies what is below the prefix into the folder, which it empties first."""
+        shutil.rmtree(folder, ignore_errors=True)
+        for key in self.keys(bucket, f"{prefix}/"):
             path = folder / key.removeprefix(f"{prefix}/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.client.get_object(Bucket=bucket, Key=key)["Body"].read())
@@ -122,9 +144,10 @@ class S3Server:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
 
-    def uploads(self, bucket: str) -> list[str]:
+    def uploads(self, bucket: str, prefix: str = "") -> list[str]:
         """The keys of uploads that were begun and neither completed nor aborted."""
-        return [upload["Key"] for upload in self.client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])]
+        found = self.client.list_multipart_uploads(Bucket=bucket, Prefix=prefix)
+        return [upload["Key"] for upload in found.get("Uploads", [])]
 
     def counts(self) -> dict[str, int]:
         """The requests by verb, but for a long run's heartbeats."""

@@ -275,6 +275,15 @@ def test_an_output_that_is_a_file(fail: Callable[..., str], tmp_path: Path) -> N
     assert contents_of(tmp_path) == {"lake": b"mine"}
 
 
+def test_a_file_in_the_way_of_a_table(fail: Callable[..., str], tmp_path: Path) -> None:
+    source, lake = tmp_path / "in", tmp_path / "lake"
+    write_lines(source / "song_data" / "a.json", SONG)
+    write_lines(source / "log_data" / "a.json", PLAY)
+    write_lines(lake / "songs", "mine")
+    assert_one_line(fail("--input", source, "--output", lake), lake / "songs")
+    assert (lake / "songs").read_bytes() == b"mine\n"
+
+
 def test_verbose_shows_the_trace(fail: Callable[..., str], tmp_path: Path) -> None:
     *trace, error = fail("--verbose", "--input", tmp_path / "none", "--output", tmp_path / "lake").splitlines()
     assert "Traceback (most recent call last):" in trace

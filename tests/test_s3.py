@@ -42,7 +42,7 @@ def s3() -> Iterator[S3Server]:
 @pytest.fixture(autouse=True)
 def fresh(s3: S3Server) -> None:
     s3.requests.clear()
-    s3.refusal = lambda request: None
+    s3.let_pass()
 
 
 @dataclass
@@ -133,7 +133,7 @@ def test_a_public_input_bucket_and_a_local_lake(s3: S3Server, tmp_path: Path) ->
     (tmp_path / "config").write_text("[profile me]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = secret\n")
     s3.make_bucket("public-songs", "us-west-2")
     s3.upload(source, "public-songs", "raw", acl="public-read")
-    s3.refusal = lambda request: "AccessDenied" if request.authorization else None
+    s3.before = lambda request: "AccessDenied" if request.authorization else None
     run_etl(
         "--input", "s3://public-songs/raw", "--output", tmp_path / "lake",
         AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_PROFILE="me", AWS_ENDPOINT_URL=s3.url,
@@ -150,7 +150,7 @@ def test_a_right_that_only_the_run_misses(s3: S3Server, tmp_path: Path, method: 
         s3.make_bucket(name)
     s3.upload(some_of_sample(SAMPLE, tmp_path), f"{method.lower()}-in", "raw")
     refused = f"{method.lower()}-{bucket}"
-    s3.refusal = lambda request: "AccessDenied" if (request.verb, request.bucket) == (method, refused) else None
+    s3.before = lambda request: "AccessDenied" if (request.verb, request.bucket) == (method, refused) else None
     started = time.monotonic()
     done = run_etl(
         "--input", f"s3a://{method.lower()}-in/raw", "--output", f"s3a://{method.lower()}-out/lake", check=False, **s3.environment
@@ -199,13 +199,13 @@ def test_a_bucket_that_is_missing(s3: S3Server, fail: Callable[..., str], missin
 
 @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"])
 def test_credentials_that_s3_refuses(s3: S3Server, fail: Callable[..., str], code: str) -> None:
-    s3.refusal = lambda request: code
+    s3.before = lambda request: code
     error = fail("s3a://songs-in/raw", "s3a://songs-out/lake")
     assert "s3a://songs-in/raw" in error and code in error and f"The test says {code}" in error
 
 
 def test_an_input_that_nobody_may_list(s3: S3Server, fail: Callable[..., str]) -> None:
-    s3.refusal = lambda request: "AccessDenied" if request.bucket == "closed-in" else None
+    s3.before = lambda request: "AccessDenied" if request.bucket == "closed-in" else None
     error = fail("s3a://closed-in/raw", "s3a://songs-out/lake")
     assert "s3a://closed-in/raw" in error and "AccessDenied" in error
 
@@ -214,7 +214,7 @@ def test_an_output_that_may_not_be_listed_is_not_tried_without_credentials(
     s3: S3Server, fail: Callable[..., str]
 ) -> None:
     s3.make_bucket("open-in")
-    s3.refusal = lambda request: "AccessDenied" if request.bucket == "closed-out" else None
+    s3.before = lambda request: "AccessDenied" if request.bucket == "closed-out" else None
     error = fail("s3a://open-in/raw", "s3a://closed-out/lake")
     assert "s3a://closed-out/lake" in error and "AccessDenied" in error
     assert all(request.authorization for request in s3.requests)
@@ -290,7 +290,7 @@ def test_without_credentials_a_public_bucket_is_read(s3: S3Server) -> None:
 def test_only_the_public_bucket_goes_without_credentials(s3: S3Server) -> None:
     for name in ("theirs", "ours"):
         s3.make_bucket(name)
-    s3.refusal = lambda request: "AccessDenied" if request.bucket == "theirs" and request.authorization else None
+    s3.before = lambda request: "AccessDenied" if request.bucket == "theirs" and request.authorization else None
     conf = conf_of("s3a://theirs/raw", "s3a://ours/lake", **s3.environment)
     assert conf["fs.s3a.bucket.theirs.aws.credentials.provider"].endswith(".AnonymousAWSCredentialsProvider")
     assert conf[PROVIDER].endswith(".SimpleAWSCredentialsProvider")
@@ -303,7 +303,7 @@ def test_one_bucket_for_both(s3: S3Server) -> None:
     conf = conf_of("s3a://both/raw", "s3a://both/lake", **s3.environment)
     assert conf[PROVIDER].endswith(".SimpleAWSCredentialsProvider")
     assert "fs.s3a.bucket.both.aws.credentials.provider" not in conf
-    s3.refusal = lambda request: (
+    s3.before = lambda request: (
         "AccessDenied" if request.query.get("prefix") == ["raw/"] and request.authorization else None
     )
     with pytest.raises(etl.JobError, match=r"s3a://both/raw.*AccessDenied"):

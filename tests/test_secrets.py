@@ -97,7 +97,7 @@ def seen(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Seen:
             reached.set()
             looked.wait(60)
 
-    s3.refusal = hold
+    s3.before = hold
     arguments = ("--verbose", "--config", config, "--report", folder / "report.json")
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(port), f"file://{events}", *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
@@ -121,7 +121,7 @@ def seen(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     seen.printed = process.communicate(timeout=600)[0]
     watcher.join()
     assert process.returncode == 0, seen.printed
-    s3.refusal = lambda request: None
+    s3.let_pass()
     seen.events = b"".join(path.read_bytes() for path in events.rglob("events_*"))
     seen.files = contents_of(s3.download("secrets", "lake", folder / "lake"))
     seen.files["report"] = (folder / "report.json").read_bytes()
@@ -173,9 +173,9 @@ def test_not_in_the_report_and_the_lake(seen: Seen) -> None:
 
 @pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "ExpiredToken", "AccessDenied"])
 def test_not_in_the_error_of_a_refusal(s3: S3Server, tmp_path: Path, code: str) -> None:
-    s3.refusal = lambda request: code
+    s3.before = lambda request: code
     done = run_etl("--config", write_config(tmp_path, s3), "--verbose", check=False)
-    s3.refusal = lambda request: None
+    s3.let_pass()
     assert done.returncode == 1
     assert code in done.stderr.splitlines()[-1] and "Traceback" in done.stderr
     assert_hidden(done.stdout + done.stderr)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import json
-import logging
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
 import oracle
 import pyarrow as pa
 import pyarrow.dataset as ds
 from conftest import ROOT, SAMPLE
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from s3 import KEYS, S3Server
 
 PARTITIONS = {"songs": {"year": pa.int32(), "artist_id": pa.string()}, "songplays": {"year": pa.int32()}}
 STRANGERS = {"notes.txt": b"mine", "other/part-0.parquet": b"mine too", "songs/notes.txt": b"and mine"}
@@ -140,10 +135,11 @@ def check_exact(lake: Path, run_id: str, rows: Rows) -> None:
 # The job as a process.
 
 
-def config_file(folder: Path, **aws: str) -> Path:
+def config_file(folder: Path, endpoint: str = "") -> Path:
     """A dl.cfg by which songs go to many small folders, for deletes that take their time."""
     path = folder / "dl.cfg"
-    keys = "".join(f"AWS_{key.upper()} = {value}\n" for key, value in aws.items())
+    aws = KEYS | {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint} if endpoint else {}
+    keys = "".join(f"{name} = {value}\n" for name, value in aws.items())
     path.write_text(
         f"[AWS]\n{keys}[PARTITIONS]\nSONGS = year, artist_id\nTIME =\nSONGPLAYS = year\n[LIMITS]\nMAX_REJECTED = 0.5\n"
     )
@@ -214,78 +210,12 @@ def full_run(config: Path, source: object, output: object, **environment: str) -
         return running.done()
 
 
-# S3.
-
-
-class S3Server:
-    """moto's S3. `before` and `after` are told of each request: method, path with query, and body."""
-
-    def __init__(self) -> None:
-        self.before: Callable[[str, str, bytes], None] | None = None
-        self.after: Callable[[str, str, bytes], None] | None = None
-        logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # a line for each request buries what failed
-        app = DomainDispatcherApplication(create_backend_app)
-
-        def watched(environ: dict[str, Any], start_response: Any) -> Any:
-            request = environ["REQUEST_METHOD"], f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"
-            body = b""
-            if request[0] == "POST":
-                body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-                environ["wsgi.input"] = io.BytesIO(body)
-            if self.before:
-                self.before(*request, body)
-            answer = app(environ, start_response)
-            if self.after:
-                self.after(*request, body)
-            return answer
-
-        self._server = make_server("127.0.0.1", 0, watched, threaded=True)
-        self.port = self._server.port
-        self.aws = {"access_key_id": "test", "secret_access_key": "test", "region": "us-east-1"}
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        self.client = boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-        self.client.create_bucket(Bucket=BUCKET)
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def upload(self, folder: Path, prefix: str) -> str:
-        """Puts a folder's files below the prefix; returns its URI."""
-        for path in filter(Path.is_file, folder.rglob("*")):
-            self.client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}")
-        return f"s3a://{BUCKET}/{prefix}"
-
-    def keys(self, prefix: str) -> list[str]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
-
-    def download(self, prefix: str, folder: Path) -> Path:
-        """The objects below the prefix as files of an emptied folder."""
-        shutil.rmtree(folder, ignore_errors=True)
-        for key in self.keys(prefix):
-            path = folder / key.removeprefix(f"{prefix}/")
-            if not key.endswith("/"):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self.client.download_file(BUCKET, key, str(path))
-        return folder
-
-    def uploads(self, prefix: str) -> list[str]:
-        """The keys of multipart uploads that nobody has ended."""
-        found = self.client.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{prefix}/")
-        return [upload["Key"] for upload in found.get("Uploads", [])]
+@contextlib.contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server with a bucket."""
+    with S3Server() as server:
+        server.make_bucket(BUCKET)
+        yield server
 
 
 def plant_strangers(lake: Path) -> None:

@@ -11,14 +11,15 @@ from faults import KINDS, at_random, fault_proxy
 from harness import (
     BUCKET,
     Nights,
-    S3Server,
     check_exact,
     check_whole,
     config_file,
     full_run,
     job,
     make_nights,
+    s3_server,
 )
+from s3 import S3Server
 
 SHARE = 0.05
 SECONDS_TO_FAIL = 120
@@ -32,11 +33,9 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
 
 @pytest.fixture(scope="module")
 def server(nights: Nights) -> Iterator[S3Server]:
-    running = S3Server()
-    for name, source in (("old", nights.old), ("new", nights.new)):
-        running.upload(source.folder, f"raw/{name}")
-    yield running
-    running.stop()
+    with s3_server() as running:
+        running.upload(nights.new.folder, BUCKET, "raw")
+        yield running
 
 
 @pytest.mark.parametrize(
@@ -46,13 +45,13 @@ def server(nights: Nights) -> Iterator[S3Server]:
 def test_faults_that_pass(kinds: tuple[str, ...], nights: Nights, server: S3Server, tmp_path: Path) -> None:
     """A kind at 5% of the requests, or those together that take no waiting: the run completes and the lake is right."""
     prefix = f"passing-{tmp_path.name}"
-    server.upload(nights.lake, prefix)
+    server.upload(nights.lake, BUCKET, prefix)
     with fault_proxy(server.port, at_random(dict.fromkeys(kinds, SHARE / len(kinds)), SEED)) as proxy:
-        config = config_file(tmp_path, **server.aws, endpoint_url=proxy.endpoint)
-        run_id = full_run(config, f"{RAW}/new", f"s3a://{BUCKET}/{prefix}")
+        config = config_file(tmp_path, proxy.endpoint)
+        run_id = full_run(config, RAW, f"s3a://{BUCKET}/{prefix}")
     assert set(kinds) <= set(proxy.faults), proxy.faults
-    check_exact(server.download(prefix, tmp_path / "lake"), run_id, nights.new.rows)
-    assert not server.uploads(prefix)
+    check_exact(server.download(BUCKET, prefix, tmp_path / "lake"), run_id, nights.new.rows)
+    assert not server.uploads(BUCKET, prefix)
 
 
 def fails_in_time(
@@ -60,7 +59,7 @@ def fails_in_time(
 ) -> tuple[str, float]:
     """Runs the job until it fails, which must leave the old lake whole; its one line, and the seconds after the first fault."""
     prefix = f"failing-{tmp_path.name}"
-    server.upload(nights.lake, prefix)
+    server.upload(nights.lake, BUCKET, prefix)
     first_fault = 0.0
 
     def watched(method: str, path: str) -> str:
@@ -70,15 +69,15 @@ def fails_in_time(
         return fault
 
     with fault_proxy(server.port, watched) as proxy:
-        config = config_file(tmp_path, **server.aws, endpoint_url=proxy.endpoint)
-        with job(config, f"{RAW}/new", f"s3a://{BUCKET}/{prefix}") as running:
+        config = config_file(tmp_path, proxy.endpoint)
+        with job(config, RAW, f"s3a://{BUCKET}/{prefix}") as running:
             code, errors = running.wait()
             ended = time.monotonic()
     assert code == 1, errors
     assert first_fault
     lines = errors.splitlines()
     assert len(lines) == 1 and lines[0].startswith("etl.py: error: "), errors
-    check_whole(server.download(prefix, tmp_path / "lake"), nights.old.rows)
+    check_whole(server.download(BUCKET, prefix, tmp_path / "lake"), nights.old.rows)
     print(f"failed {ended - first_fault:.0f} s after the first fault: {lines[0]}")
     return lines[0], ended - first_fault
 
@@ -109,7 +108,7 @@ def test_gone_half_way(kind: str, nights: Nights, server: S3Server, tmp_path: Pa
     line, seconds = fails_in_time(HalfWay(kind), nights, server, tmp_path)
     assert "until the next run" in line
     assert seconds < SECONDS_TO_FAIL
-    prefix, config = f"failing-{tmp_path.name}", config_file(tmp_path, **server.aws, endpoint_url=server.endpoint)
-    run_id = full_run(config, f"{RAW}/new", f"s3a://{BUCKET}/{prefix}")
-    check_exact(server.download(prefix, tmp_path / "lake"), run_id, nights.new.rows)
-    assert not server.uploads(prefix)
+    prefix, config = f"failing-{tmp_path.name}", config_file(tmp_path, server.url)
+    run_id = full_run(config, RAW, f"s3a://{BUCKET}/{prefix}")
+    check_exact(server.download(BUCKET, prefix, tmp_path / "lake"), run_id, nights.new.rows)
+    assert not server.uploads(BUCKET, prefix)

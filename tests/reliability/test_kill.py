@@ -17,7 +17,6 @@ from harness import (
     BUCKET,
     Job,
     Nights,
-    S3Server,
     check_exact,
     check_whole,
     config_file,
@@ -26,9 +25,11 @@ from harness import (
     job,
     make_nights,
     names_in,
+    s3_server,
     table_files,
     visible,
 )
+from s3 import Request, S3Server
 
 DIMENSIONS = ("songs", "artists", "users", "time")
 
@@ -52,7 +53,6 @@ def groups(moments: Sequence[object], size: int, *marks: pytest.MarkDecorator) -
 
 
 QUICK_MOMENTS = [
-    Moment("written", "songs"),
     Moment("deleting", "songs"),
     Moment("committed", "songplays"),
 ]
@@ -95,7 +95,7 @@ def wait_for(moment: Moment, running: Job, lake: Path, nights: Nights) -> bool:
     return moment.step == "noted" or running.until(lambda: not all(path.exists() for path in old))
 
 
-@pytest.mark.parametrize("moments", [*groups(QUICK_MOMENTS, 3), *groups(LONG_MOMENTS, 3, pytest.mark.long)])
+@pytest.mark.parametrize("moments", [*groups(QUICK_MOMENTS, 2), *groups(LONG_MOMENTS, 3, pytest.mark.long)])
 def test_killed_on_local_files(moments: tuple[Moment, ...], nights: Nights, tmp_path: Path) -> None:
     old, new = nights.old, nights.new
     lake, config = tmp_path / "lake", config_file(tmp_path)
@@ -129,14 +129,15 @@ class RequestMoment:
     def __str__(self) -> str:
         return f"{self.when}-{self.kind}-{self.table}-{self.nth}"
 
-    def is_it(self, prefix: str, method: str, path: str, body: bytes) -> bool:
-        folder = f"/{BUCKET}/{prefix}"
+    def is_it(self, prefix: str, request: Request) -> bool:
         if self.kind == "note":
-            return method == "PUT" and re.fullmatch(f"{folder}/_runs/[^/]+/{self.table}\\?.*", path) is not None
+            return (
+                request.method == "PUT" and re.fullmatch(f"{prefix}/_runs/[^/]+/{self.table}", request.key) is not None
+            )
         if self.kind == "delete":
-            return method == "POST" and "?delete" in path and f"<Key>{prefix}/{self.table}/".encode() in body
-        is_of_table = path.startswith(f"{folder}/{self.table}/") and "uploadId" in path
-        return is_of_table and method == {"upload": "PUT", "commit": "POST"}[self.kind]
+            return request.verb == "DELETE" and f"<Key>{prefix}/{self.table}/".encode() in request.body
+        is_of_table = request.key.startswith(f"{prefix}/{self.table}/") and "uploadId" in request.query
+        return is_of_table and request.method == {"upload": "PUT", "commit": "POST"}[self.kind]
 
 
 S3_QUICK_MOMENTS = [RequestMoment("delete", "songs", "after", 2)]
@@ -154,9 +155,8 @@ S3_LONG_MOMENTS = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[S3Server]:
-    running = S3Server()
-    yield running
-    running.stop()
+    with s3_server() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def small_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def no_hooks(server: S3Server) -> Iterator[None]:
     yield
-    server.before = server.after = None
+    server.let_pass()
 
 
 @pytest.mark.usefixtures("no_hooks")
@@ -182,30 +182,28 @@ def test_killed_on_s3(
 ) -> None:  # fmt: skip
     old, new = nights.old, nights.new
     prefix = f"killed-{tmp_path.name}"
-    lake, config = tmp_path / "lake", config_file(tmp_path, **server.aws, endpoint_url=server.endpoint)
-    source, output = server.upload(new.folder, "raw"), server.upload(nights.lake, prefix)
+    lake, config = tmp_path / "lake", config_file(tmp_path, server.url)
+    source, output = server.upload(new.folder, BUCKET, "raw"), server.upload(nights.lake, BUCKET, prefix)
     for moment in moments:
         with job(config, source, output, **small_pages) as running:
             hook, is_killed = killer(running, moment, prefix)
-            server.before, server.after = (hook, None) if moment.when == "before" else (None, hook)
+            setattr(server, moment.when, hook)
             running.wait()
-            server.before = server.after = None
+            server.let_pass()
             assert is_killed(), f"{moment} did not come"
-        check_whole(server.download(prefix, lake), old.rows, new.rows)
+        check_whole(server.download(BUCKET, prefix, lake), old.rows, new.rows)
     run_id = full_run(config, source, output, **small_pages)
-    check_exact(server.download(prefix, lake), run_id, new.rows)
-    assert not server.uploads(prefix)
+    check_exact(server.download(BUCKET, prefix, lake), run_id, new.rows)
+    assert not server.uploads(BUCKET, prefix)
 
 
-def killer(
-    running: Job, moment: RequestMoment, prefix: str
-) -> tuple[Callable[[str, str, bytes], None], Callable[[], bool]]:
+def killer(running: Job, moment: RequestMoment, prefix: str) -> tuple[Callable[[Request], None], Callable[[], bool]]:
     """A hook that kills the job at the moment, and a way to ask whether it did."""
     seen = 0
 
-    def hook(method: str, path: str, body: bytes) -> None:
+    def hook(request: Request) -> None:
         nonlocal seen
-        if moment.is_it(prefix, method, path, body):
+        if moment.is_it(prefix, request):
             seen += 1
             if seen == moment.nth:
                 running.signal_all(signal.SIGKILL)

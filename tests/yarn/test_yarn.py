@@ -16,11 +16,12 @@ import oracle
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from s3 import Request
 from yarn_cluster import SPARK_HOME, Cluster, Submitted
 
 pytestmark = pytest.mark.yarn
 
-Moment = Callable[[str, str], bool]  # whether this is it, by a request's method and path
+Moment = Callable[[Request], bool]
 KillAt = Callable[[Moment, bool], list[str]]
 
 ROOT = Path(__file__).parents[2]
@@ -45,14 +46,13 @@ def cut_sample(folder: Path, songs: slice, days: slice) -> None:
 @pytest.fixture(scope="session")
 def inputs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Input]:
     """Two cuts of the sample, of other days and songs: last night's and tonight's."""
-    cluster.s3.client.create_bucket(Bucket="raw")
-    cluster.s3.client.create_bucket(Bucket="lakes")
+    cluster.s3.make_bucket("raw")
+    cluster.s3.make_bucket("lakes")
     found = {}
     for name, songs, days in (("old", slice(0, 20), slice(0, 3)), ("new", slice(10, 40), slice(2, 5))):
         folder = tmp_path_factory.mktemp(name)
         cut_sample(folder, songs, days)
-        cluster.s3.upload(folder, "raw", name)
-        found[name] = Input(f"s3a://raw/{name}", oracle.read_lake(folder))
+        found[name] = Input(cluster.s3.upload(folder, "raw", name), oracle.read_lake(folder))
     return found
 
 
@@ -87,7 +87,7 @@ def check_lake(cluster: Cluster, prefix: str, expected: oracle.Lake, folder: Pat
     stray = [path for path in files if str(ended[0]["writes"][path.parts[0]]) not in path.name]
     assert stray == []
     assert not [path for path in files if re.search("/_temporary|/__magic", str(path))]
-    assert "Uploads" not in cluster.s3.client.list_multipart_uploads(Bucket="lakes", Prefix=prefix)
+    assert not cluster.s3.uploads("lakes", prefix)
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +101,9 @@ def old_lake(cluster: Cluster, first_run: Submitted, request: pytest.FixtureRequ
     """The prefix of a lake of this test's own, as the first run left it."""
     assert first_run.exit_code == 0, first_run.output
     prefix = re.sub(r"\W", "_", request.node.name)
-    cluster.s3.copy("lakes", "first", prefix)
+    for key in cluster.s3.keys("lakes", "first/"):
+        copied = prefix + key.removeprefix("first")
+        cluster.s3.client.copy_object(Bucket="lakes", Key=copied, CopySource={"Bucket": "lakes", "Key": key})
     return prefix
 
 
@@ -112,8 +114,8 @@ def kill_at(cluster: Cluster) -> Iterator[KillAt]:
     def start(matches: Moment, is_master: bool) -> list[str]:
         killed: list[str] = []
 
-        def before(method: str, path: str) -> None:
-            if matches(method, path) and not killed:
+        def before(request: Request) -> None:
+            if matches(request) and not killed:
                 killed.append("")  # before the kill, for requests come from many threads
                 killed[0] = cluster.kill_container(is_master)
 
@@ -121,28 +123,28 @@ def kill_at(cluster: Cluster) -> Iterator[KillAt]:
         return killed
 
     yield start
-    cluster.s3.before = None
+    cluster.s3.let_pass()
 
 
 class WritesPlays:
     """An executor sends a file of songplays; the dimensions are published by then."""
 
     def __init__(self, prefix: str) -> None:
-        self.folder = f"/lakes/{prefix}/songplays/"
+        self.folder = f"{prefix}/songplays/"
 
-    def __call__(self, method: str, path: str) -> bool:
-        return method == "PUT" and path.startswith(self.folder) and "uploadId" in path
+    def __call__(self, request: Request) -> bool:
+        return request.method == "PUT" and request.key.startswith(self.folder) and "uploadId" in request.query
 
 
 class DeletesOldFiles:
     """The driver deletes, after the new songs are committed, read back and noted."""
 
     def __init__(self, prefix: str) -> None:
-        self.runs, self.is_noted = f"/lakes/{prefix}/_runs/", False
+        self.runs, self.is_noted = f"{prefix}/_runs/", False
 
-    def __call__(self, method: str, path: str) -> bool:
-        self.is_noted |= method == "PUT" and path.startswith(self.runs) and path.endswith("/songs?")
-        return self.is_noted and method == "POST" and re.fullmatch(r"/lakes/?\?delete=?", path) is not None
+    def __call__(self, request: Request) -> bool:
+        self.is_noted |= request.method == "PUT" and bool(re.fullmatch(f"{self.runs}[^/]+/songs", request.key))
+        return self.is_noted and request.verb == "DELETE"
 
 
 def test_the_nodes_python_has_pyspark_only(cluster: Cluster) -> None:

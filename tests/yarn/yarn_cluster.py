@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import signal
@@ -21,16 +20,14 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-import boto3
 import pyspark
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from s3 import S3Server
 
 SPARK_HOME = Path(pyspark.__file__).parent
 HADOOP_VERSION = next(SPARK_HOME.glob("jars/hadoop-client-api-*.jar")).stem.rpartition("-")[2]
@@ -109,59 +106,6 @@ def write_xml(path: Path, properties: dict[str, object]) -> None:
     path.write_text(f"<configuration>\n{items}</configuration>\n")
 
 
-class S3Server:
-    """moto's S3, which tells `before` each request (method, path with query) before it answers it."""
-
-    def __init__(self) -> None:
-        self.before: Callable[[str, str], None] | None = None
-        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request buries what failed
-        app = DomainDispatcherApplication(create_backend_app)
-
-        def watched(environ: dict[str, Any], start_response: Any) -> Any:
-            if self.before:
-                self.before(environ["REQUEST_METHOD"], f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}")
-            return app(environ, start_response)
-
-        self._server = make_server("127.0.0.1", 0, watched, threaded=True)
-        self.endpoint = f"http://127.0.0.1:{self._server.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        self.client = boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="platform",
-            aws_secret_access_key="platform",
-        )
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def keys(self, bucket: str, prefix: str) -> list[str]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
-
-    def upload(self, folder: Path, bucket: str, prefix: str) -> None:
-        for path in folder.rglob("*"):
-            if path.is_file():
-                self.client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
-
-    def download(self, bucket: str, prefix: str, folder: Path) -> None:
-        for key in self.keys(bucket, f"{prefix}/"):
-            if key.endswith("/"):  # S3A's mark of an empty folder
-                continue
-            target = folder / key.removeprefix(f"{prefix}/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.client.download_file(bucket, key, str(target))
-
-    def copy(self, bucket: str, source: str, target: str) -> None:
-        for key in self.keys(bucket, f"{source}/"):
-            copied = target + key.removeprefix(source)
-            self.client.copy_object(Bucket=bucket, Key=copied, CopySource={"Bucket": bucket, "Key": key})
-
-
 @dataclass
 class Submitted:
     """A run of spark-submit that has ended, with what its driver printed."""
@@ -222,7 +166,7 @@ class Cluster:
                 "fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
                 "fs.s3a.access.key": "platform",
                 "fs.s3a.secret.key": "platform",
-                "fs.s3a.endpoint": self.s3.endpoint,
+                "fs.s3a.endpoint": self.s3.url,
                 "fs.s3a.endpoint.region": "us-east-1",
                 "fs.s3a.path.style.access": "true",
                 "fs.s3a.committer.name": "magic",
@@ -401,13 +345,10 @@ class Cluster:
 @contextlib.contextmanager
 def running_cluster(folder: Path, cache: Path) -> Iterator[Cluster]:
     yarn_jars, s3a_jars = fetch_jars(YARN_JARS, cache), fetch_jars(S3A_JARS, cache)
-    s3 = S3Server()
-    try:
+    with S3Server() as s3:
         cluster = Cluster(folder, s3, yarn_jars, s3a_jars)
         try:
             cluster.start()
             yield cluster
         finally:
             cluster.stop()
-    finally:
-        s3.stop()
