@@ -125,7 +125,8 @@ LOCAL_CONF = {
 }
 SMALL_INPUT_BYTES = 64 << 20
 LOCAL_SMALL_CONF = {
-    # a short run ends before what the second compiler makes has paid for itself
+    # A short run ends before what the second compiler makes has paid for itself. From S3, so does a longer one of small
+    # files: it waits more than it computes.
     "spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1",
 }
 LOCAL_FILES_CONF = {
@@ -422,30 +423,36 @@ def check_tables(
     and whatever songplays refers to is there. The error names the rule, how many keys break it, and three of them.
     Also counts the folders of each partitioned table ("songs folders") and the plays with a song ("matched").
     """
-    plays, events = tables["songplays"], log_rows.filter(F.col("page") == PLAY_PAGE)
-    folders = [
-        (tables[name], f"{name} folders", F.concat_ws("/", *columns)) for name, columns in partitions.items() if columns
-    ]
-    names = [*TABLES, *(name for _, name, _ in folders)]
-    stored = [(tables[name], name, F.col(key)) for name, key in KEYS.items()] + folders
-    used = [(events, "songplays", songplay_id())]
-    used += [(plays.filter(F.col(KEYS[name]).isNotNull()), name, F.col(KEYS[name])) for name in DIMENSIONS]
+    names = [*TABLES, *(f"{name} folders" for name in TABLES if partitions.get(name))]
+    books: list[tuple[DataFrame, dict[str, Column], dict[str, Column]]]
+    books = [(log_rows.filter(F.col("page") == PLAY_PAGE), {}, {"songplays": songplay_id()})]
+    for name, table in tables.items():
+        stored = {name: F.col(KEYS[name])}
+        if partitions.get(name):
+            stored[f"{name} folders"] = F.concat_ws("/", *partitions[name])
+        used = {dimension: F.col(KEYS[dimension]) for dimension in DIMENSIONS} if name == "songplays" else {}
+        books.append((table, stored, used))
 
     def ledger(wanted: list[str], as_key: Callable[[Column], Column]) -> DataFrame:
         """One row per table and key: how often the table stores it, and how often others use it."""
-        entries = [
-            frame.select(
-                F.lit(names.index(name)).alias("table"),
-                F.when(key.isNotNull(), as_key(key)).alias("key"),
-                F.lit(int(is_stored)).alias("stored"),
-                F.lit(int(not is_stored)).alias("used"),
-            )
-            for is_stored, columns in ((True, stored), (False, used))
-            for frame, name, key in columns
-            if name in wanted
-        ]
+        parts = []
+        for frame, stored, used in books:  # each frame is read once, for all keys that its rows hold
+            entries = [
+                F.struct(
+                    F.lit(names.index(name)).alias("table"),
+                    F.when(key.isNotNull(), as_key(key)).alias("key"),
+                    F.lit(is_stored).alias("stored"),
+                    F.lit(1 - is_stored).alias("used"),
+                )
+                for is_stored, keys in ((1, stored), (0, used))
+                for name, key in keys.items()
+                if name in wanted
+            ]
+            if entries:
+                part = frame.select(F.explode(F.array(*entries)).alias("entry")).select("entry.*")
+                parts.append(part.filter("stored = 1 OR key IS NOT NULL"))  # a play may have no song
         return (
-            reduce(DataFrame.unionAll, entries)
+            reduce(DataFrame.unionAll, parts)
             .groupBy("table", "key")
             .agg(F.sum("stored").alias("stored"), F.sum("used").alias("used"))
         )
@@ -1032,14 +1039,15 @@ def make_settings(options: argparse.Namespace) -> Settings:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def s3_conf(settings: Settings) -> dict[str, str]:
+def s3_conf(settings: Settings) -> tuple[dict[str, str], int]:
     """S3A's settings for a run outside a cluster, with the credentials that boto3 finds; empty without S3.
 
-    Asks each bucket first, so that a wrong key or path fails here, at once and in one line (JobError).
+    Asks each bucket first, so that a wrong key or path fails here, at once and in one line (JobError). With that come
+    the bytes of each input folder's first thousand files.
     """
     uris = [uri for uri in (settings.input, settings.output) if uri.startswith("s3a://")]
     if not uris:
-        return {}
+        return {}, 0
     try:
         import boto3
         import botocore
@@ -1048,7 +1056,7 @@ def s3_conf(settings: Settings) -> dict[str, str]:
         raise ConfigError("boto3 is needed for S3 outside a cluster: pip install -r requirements.txt") from None
 
     aws = {key: value or None for key, value in settings.aws.items()}
-    conf = dict(S3A_CONF)
+    conf, size = dict(S3A_CONF), 0
     try:
         session = boto3.Session(
             aws["AWS_ACCESS_KEY_ID"], aws["AWS_SECRET_ACCESS_KEY"], aws["AWS_SESSION_TOKEN"], aws["AWS_REGION"]
@@ -1078,7 +1086,10 @@ def s3_conf(settings: Settings) -> dict[str, str]:
                     ),
                 )
                 try:
-                    client.list_objects_v2(Bucket=bucket, Prefix=prefix and prefix + "/", MaxKeys=1)
+                    for folder in ("song_data/", "log_data/") if uri == settings.input else ("",):
+                        wanted = {"Prefix": (prefix and prefix + "/") + folder, "MaxKeys": 1000 if folder else 1}
+                        page = client.list_objects_v2(Bucket=bucket, **wanted)
+                        size += sum(file["Size"] for file in page.get("Contents", ()) if folder)
                     break
                 except botocore.exceptions.ClientError as error:
                     if error.response["Error"]["Code"] != "AccessDenied" or signature == signatures[-1]:
@@ -1095,7 +1106,7 @@ def s3_conf(settings: Settings) -> dict[str, str]:
         raise JobError(f"cannot list {uri}: {problem.get('Message', 'refused')} ({problem['Code']})") from error
     except botocore.exceptions.BotoCoreError as error:
         raise JobError(f"cannot reach S3 for {' and '.join(uris)}: {error}") from error
-    return conf
+    return conf, size
 
 
 @contextlib.contextmanager
@@ -1129,17 +1140,16 @@ def hushed(verbose: bool) -> Iterator[list[bytes]]:
         is_up.set()
 
 
-def is_small(uri: str) -> bool:
-    """True where the files of a local folder are small together; what lies elsewhere is not asked."""
-    folder = uri.removeprefix("file://")
+def local_bytes(uri: str) -> int:
+    """The bytes of a local folder's files, or of enough of them to know that they are many."""
     size = 0
-    for path, _, files in os.walk(folder):
+    for path, _, files in os.walk(uri.removeprefix("file://")):
         for name in files:
             with contextlib.suppress(OSError):  # a broken link; reading tells
                 size += os.path.getsize(os.path.join(path, name))
         if size > SMALL_INPUT_BYTES:
             break
-    return os.path.isdir(folder) and size <= SMALL_INPUT_BYTES
+    return size
 
 
 def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
@@ -1152,9 +1162,11 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
     java = os.path.join(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else "java"
     if not shutil.which(java):
         raise JobError(f"Java 17 or newer is needed and {java} was not found; install it (Debian: {JAVA_PACKAGE})")
-    access = s3_conf(settings)
+    access, size = s3_conf(settings)
     conf = LOCAL_CONF | (LOCAL_S3_CONF if access else LOCAL_FILES_CONF)
-    if is_small(settings.input):
+    if settings.input.startswith("file://"):
+        size = local_bytes(settings.input)
+    if settings.input.startswith(("file://", "s3a://")) and size <= SMALL_INPUT_BYTES:
         conf |= LOCAL_SMALL_CONF
     if os.environ.get("LC_ALL") in ("C", "POSIX"):
         os.environ["LC_ALL"] = "C.UTF-8"  # by its own locale, Java writes "?" for each other letter of a file's name

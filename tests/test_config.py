@@ -269,6 +269,6 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -
 
 def test_s3_without_boto3_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    assert etl.s3_conf(settings_of("--input", "in", "--output", "out")) == {}
+    assert etl.s3_conf(settings_of("--input", "in", "--output", "out")) == ({}, 0)
     with pytest.raises(etl.ConfigError, match=r"boto3.*pip install"):
         etl.s3_conf(settings_of("--output", "s3://bucket"))

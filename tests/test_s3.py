@@ -25,7 +25,7 @@ SAMPLE_REQUESTS = {
     "DELETE": 17,
     "GET": 172,
     "HEAD": 227,
-    "LIST": 125,
+    "LIST": 126,
     "LIST UPLOADS": 10,
     "PUT": 65,
     "UPLOAD": 56,
@@ -235,7 +235,7 @@ def test_a_profile_that_is_not_there(monkeypatch: pytest.MonkeyPatch, fail: Call
 
 def conf_of(source: str, output: str = "file:///lake", **aws: str) -> dict[str, str]:
     given = dict.fromkeys((*KEYS, "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL"), "") | aws
-    return etl.s3_conf(etl.Settings(source, output, {}, aws=given))
+    return etl.s3_conf(etl.Settings(source, output, {}, aws=given))[0]
 
 
 def test_local_paths_need_no_s3() -> None:
@@ -304,7 +304,17 @@ def test_one_bucket_for_both(s3: S3Server) -> None:
     assert conf[PROVIDER].endswith(".SimpleAWSCredentialsProvider")
     assert "fs.s3a.bucket.both.aws.credentials.provider" not in conf
     s3.before = lambda request: (
-        "AccessDenied" if request.query.get("prefix") == ["raw/"] and request.authorization else None
+        "AccessDenied" if request.query["prefix"][0].startswith("raw/") and request.authorization else None
     )
     with pytest.raises(etl.JobError, match=r"s3a://both/raw.*AccessDenied"):
         conf_of("s3a://both/raw", "s3a://both/lake", **s3.environment)
+
+
+def test_the_inputs_size_is_told_by_its_first_files(s3: S3Server, tmp_path: Path) -> None:
+    s3.make_bucket("sized")
+    source = some_of_sample(SAMPLE, tmp_path / "in")
+    s3.upload(source, "sized", "raw")
+    s3.upload(source, "sized", "lake")
+    given = dict.fromkeys((*KEYS, "AWS_SESSION_TOKEN", "AWS_REGION"), "") | s3.environment
+    size = etl.s3_conf(etl.Settings("s3a://sized/raw", "s3a://sized/lake", {}, aws=given))[1]
+    assert size == sum(map(len, contents_of(source).values()))
