@@ -30,7 +30,7 @@ test-yarn: java .venv/dev ## the job on a real YARN on this machine
 	$(BIN)/python -m pytest tests/yarn -m "not long"
 
 test-reliability: java .venv/dev ## the long versions of the reliability tests
-	$(BIN)/python -m pytest tests -m long --ignore=tests/yarn
+	$(BIN)/python -m pytest tests -m long --ignore=tests/yarn -n 2 --dist loadfile
 	$(BIN)/python -m pytest tests/yarn -m long
 
 test-spark35: java .venv35/dev ## the tests of the job itself on Spark 3.5
