@@ -116,7 +116,7 @@ SQL_CONF = {
     "spark.sql.sources.useV1SourceList": "text",
 }
 SMALL_FOLDER_ROWS = 100_000
-FOLDERS_PER_TASK = 16  # each task of a write costs S3 requests of its own
+FOLDERS_PER_TASK = 32  # each task of a write costs S3 requests of its own
 # outside a cluster only: under spark-submit the platform owns these
 LOCAL_CONF = {
     "spark.ui.enabled": "false",

@@ -24,6 +24,7 @@ STATUS = {
     "SignatureDoesNotMatch": 403,
     "ExpiredToken": 400,
     "NoSuchBucket": 404,
+    "PermanentRedirect": 301,
 }
 
 

@@ -375,6 +375,30 @@ def test_a_file_removed_after_it_was_listed_fails_the_run_and_is_named(
     assert contents_of(tmp_path / "lake") == before
 
 
+@pytest.mark.parametrize(("listed", "rewritten", "read"), [("12", "3456", "345"), ("123", "4", "4")])
+def test_a_file_rewritten_after_it_was_listed_is_read_to_its_listed_length(
+    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    listed: str, rewritten: str, read: str,
+) -> None:  # fmt: skip
+    """And to the end of the line that starts there; the lines beyond come with the next run."""
+    path = source / "log_data" / "rewritten.json"
+    users = [row[0] for row in oracle.read_lake(source).tables["users"]]
+    write_lines(path, *(event(userId=user) for user in listed))
+    read_logs = etl.read_logs
+
+    def read_and_rewrite(spark: SparkSession, folder: str) -> DataFrame:
+        rows = read_logs(spark, folder)
+        write_lines(path, *(event(userId=user) for user in rewritten))
+        return rows
+
+    monkeypatch.setattr(etl, "read_logs", read_and_rewrite)
+    run(spark, source, tmp_path / "lake")
+    assert sorted(row[0] for row in tables_of(tmp_path / "lake")["users"]) == sorted([*users, *read])
+    monkeypatch.undo()
+    run(spark, source, tmp_path / "lake")
+    assert sorted(row[0] for row in tables_of(tmp_path / "lake")["users"]) == sorted([*users, *rewritten])
+
+
 def test_a_symlink_loop_ends_and_changes_no_row(source: Path, tmp_path: Path) -> None:
     """The files behind it are read as often as the system follows it; an event still counts once."""
     expected = oracle.read_lake(source).tables

@@ -204,6 +204,16 @@ def test_credentials_that_s3_refuses(s3: S3Server, fail: Callable[..., str], cod
     assert "s3a://songs-in/raw" in error and code in error and f"The test says {code}" in error
 
 
+def test_a_wrong_region_is_set_right(s3: S3Server) -> None:
+    s3.make_bucket("oregon", "us-west-2")
+    s3.before = (
+        lambda request: "PermanentRedirect" if request.verb == "LIST" and request.region != "us-west-2" else None
+    )
+    conf = conf_of("s3a://oregon/raw", **s3.environment, AWS_REGION="eu-west-3")
+    assert "eu-west-3" in {request.region for request in s3.requests}
+    assert conf["fs.s3a.bucket.oregon.endpoint.region"] == "us-west-2"
+
+
 def test_an_input_that_nobody_may_list(s3: S3Server, fail: Callable[..., str]) -> None:
     s3.before = lambda request: "AccessDenied" if request.bucket == "closed-in" else None
     error = fail("s3a://closed-in/raw", "s3a://songs-out/lake")
