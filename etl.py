@@ -42,7 +42,7 @@ from datetime import datetime, timezone
 from functools import reduce
 from typing import Any, NoReturn, TypeVar
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JJavaError, Py4JNetworkError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -519,8 +519,9 @@ class Lake:
         self._has_folders = not str(self._fs.getUri()).startswith("s3")
         self._writes: dict[str, set[str]] = {name: set() for name in OUTPUTS}  # of earlier runs
         self.published: dict[str, dict[str, Any]] = {}
-        self._stop = threading.Event()
+        self._stop, self._beats, self._is_silent = threading.Event(), 0, False
         self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._watch = threading.Thread(target=self._watch_heart, daemon=True)
 
     # files
 
@@ -602,20 +603,21 @@ class Lake:
     def claimed(self) -> Iterator[None]:
         """Holds the lake for this run: settles dead runs first, cleans up after this one if it fails."""
         self._write("started", self._identity())
+        self._heart.start()
+        if not self._has_folders:
+            self._watch.start()
         try:
             self._write("probe", {})
             self._delete([self._path("_runs", self.run_id, "probe").toString()])  # fails here where it is forbidden
             others = [run for run in self._names("_runs") if run != self.run_id]
             for run in others:
                 self._settle(run)
-            self._heart.start()
             yield
         except BaseException as error:
-            self._stop.set()
             error.lake_state = self._settle_own()  # type: ignore[attr-defined]
             raise
-        self._stop.set()
-        self._heart.join()
+        finally:
+            self._still()
         for run in others:  # none of them has a file left
             self._fs.delete(self._path("_runs", run), True)
 
@@ -683,18 +685,18 @@ class Lake:
     def _settle_own(self) -> str:
         """After a failure: takes back the tables that were not published; says what state that leaves."""
         try:
-            if self._heart.is_alive():
-                self._heart.join()
             names = self._names("_runs", self.run_id)
             for table in OUTPUTS:
                 if f"{table}.before" in names and table not in self.published:
                     self._settle_table(self.run_id, table, {})
+            self._still()
             if self.published:
                 self.finish({"state": "failed"})
             else:
                 self._fs.delete(self._path("_runs", self.run_id), True)
         except Exception:  # the storage may be gone
-            return f"the old rows are whole, but files of run {self.run_id} may lie beside them until the next run"
+            why = f"{self.root} has stopped answering; " if self._is_silent else ""
+            return f"{why}the old rows are whole, but files of run {self.run_id} may lie beside them until the next run"
         if self.published:
             return f"{', '.join(self.published)} hold this run's rows, the other tables the last run's; run it again"
         return "the lake is unchanged"
@@ -703,6 +705,22 @@ class Lake:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(Exception):  # one missed beat is no harm
                 self._write("heartbeat", {})
+                self._beats += 1
+
+    def _watch_heart(self) -> None:
+        """Ends the JVM after three missed beats, for without an answer Spark's own clean-up takes many minutes."""
+        seen, missed = -1, 0
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            seen, missed = self._beats, missed + 1 if self._beats == seen else 0
+            jvm = getattr(self.spark.sparkContext._gateway, "proc", None)  # the platform's own has none
+            if missed == 3 and jvm:
+                self._is_silent = True
+                jvm.kill()
+
+    def _still(self) -> None:
+        """Ends the heartbeat, also one that is under way, which would write to a folder that is deleted next."""
+        self._stop.set()
+        self._heart.join()
 
     def _note(self, name: str, content: object) -> None:
         """Writes a note of this run, unless another run has taken this one for dead."""
@@ -1201,6 +1219,8 @@ def explain(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, JobError):
         return text
+    if isinstance(error, (ConnectionError, Py4JNetworkError)):
+        return "Spark's JVM has ended"
     causes = re.findall(r"^(?:Caused by: |: |.*executor (?:driver|\d+)\): )(.*)", text, re.MULTILINE)
     line = next((line for line in [*causes[-1:], *text.splitlines()] if line.strip()), type(error).__name__)
     line = re.sub(r"^(?:[\w$]+\.)+[\w$]+: ", "", line).strip()
@@ -1311,7 +1331,8 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + signals[0] if signals else 1
     finally:
         if spark:
-            spark.stop()
+            with contextlib.suppress(Exception):  # a JVM that was killed
+                spark.stop()
 
 
 if __name__ == "__main__":
