@@ -11,12 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import oracle
 import pyarrow as pa
@@ -151,11 +152,13 @@ class Job:
     """A run of etl.py, in a process group of its own that holds its JVM too."""
 
     process: subprocess.Popen[str]
+    printed: IO[str]
+    errors: IO[str]
     started_at: float = field(default_factory=time.monotonic)
 
     def kill(self) -> None:
         self.signal_all(signal.SIGKILL)
-        self.process.communicate()
+        self.process.wait()
 
     def signal_all(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -163,14 +166,17 @@ class Job:
 
     def wait(self) -> tuple[int, str]:
         """The exit code, and what was said on stderr."""
-        _, errors = self.process.communicate(timeout=JOB_SECONDS)
-        return self.process.returncode, errors
+        code = self.process.wait(JOB_SECONDS)
+        self.errors.seek(0)
+        return code, self.errors.read()
 
     def done(self) -> str:
         """The run's id, once it has ended well."""
-        printed, errors = self.process.communicate(timeout=JOB_SECONDS)
+        code, errors = self.wait()
+        self.printed.seek(0)
+        printed = self.printed.read()
         found = re.search(r"^done in .* s, run (\S+)$", printed, re.MULTILINE)
-        assert self.process.returncode == 0 and found, printed + errors
+        assert code == 0 and found, printed + errors
         return found[1]
 
     def until(self, happens: Callable[[], bool]) -> bool:
@@ -186,15 +192,17 @@ class Job:
 @contextlib.contextmanager
 def started(command: Sequence[object], **environment: str) -> Iterator[Job]:
     """A program at work, which is killed with all that it started when the block is left."""
-    process = subprocess.Popen(
-        list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, env=os.environ | environment,
-    )  # fmt: skip
-    running = Job(process)
-    try:
-        yield running
-    finally:
-        running.kill()
+    # into files, for a full pipe would stop a program that nobody listens to
+    with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=printed, stderr=errors, text=True,
+            start_new_session=True, env=os.environ | environment,
+        )  # fmt: skip
+        running = Job(process, printed, errors)
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 @contextlib.contextmanager
