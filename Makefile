@@ -12,7 +12,7 @@ run: java .venv/run ## run the job on the sample: data/ to lake/
 	$(BIN)/python etl.py
 	$(BIN)/python queries/check.py --lake lake
 
-test: java .venv/dev ## the tests (15 to 20 minutes on 2 slow cores)
+test: java .venv/dev ## the tests (15 minutes on 2 slow cores)
 	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/yarn -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev ## ruff and mypy
@@ -29,7 +29,7 @@ bench: java .venv/bench ## the benchmark (15 minutes)
 test-yarn: java .venv/dev ## the job on a real YARN on this machine
 	$(BIN)/python -m pytest tests/yarn -m "not long"
 
-test-reliability: java .venv/dev ## the long versions of the reliability tests
+test-reliability: java .venv/dev ## the long versions of the reliability tests (50 minutes on 2 slow cores)
 	$(BIN)/python -m pytest tests -m long --ignore=tests/yarn -n 2 --dist loadfile
 	$(BIN)/python -m pytest tests/yarn -m long
 
