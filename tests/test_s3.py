@@ -22,12 +22,12 @@ import etl
 
 # What one run of the sample costs from S3 to S3, counted at the server.
 SAMPLE_REQUESTS = {
-    "DELETE": 17,
-    "GET": 172,
-    "HEAD": 227,
-    "LIST": 126,
+    "DELETE": 16,
+    "GET": 171,
+    "HEAD": 225,
+    "LIST": 122,
     "LIST UPLOADS": 10,
-    "PUT": 65,
+    "PUT": 63,
     "UPLOAD": 56,
 }
 PROVIDER = "fs.s3a.aws.credentials.provider"
