@@ -100,9 +100,9 @@ class S3Server:
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         bucket, _, key = unquote(environ["PATH_INFO"]).lstrip("/").partition("/")
-        method, body = environ["REQUEST_METHOD"], b""
+        method, length, body = environ["REQUEST_METHOD"], int(environ.get("CONTENT_LENGTH") or 0), b""
         if method == "POST":
-            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            body = environ["wsgi.input"].read(length)
             environ["wsgi.input"] = io.BytesIO(body)
         request = Request(
             method, bucket, key, parse_qs(environ["QUERY_STRING"], keep_blank_values=True),
@@ -112,7 +112,7 @@ class S3Server:
             return self._moto(environ, start_response)
         self.requests.append(request)
         if code := self.before(request):
-            environ["wsgi.input"].read(0 if body else int(environ.get("CONTENT_LENGTH") or 0))
+            environ["wsgi.input"].read(length)
             start_response(f"{STATUS[code]} Refused", [("Content-Type", "application/xml")])
             return [f"<Error><Code>{code}</Code><Message>The test says {code}</Message></Error>".encode()]
         answer = self._moto(environ, start_response)

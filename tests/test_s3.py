@@ -243,9 +243,13 @@ def test_a_profile_that_is_not_there(monkeypatch: pytest.MonkeyPatch, fail: Call
 # Where the credentials come from
 
 
-def conf_of(source: str, output: str = "file:///lake", **aws: str) -> dict[str, str]:
+def conf_and_size_of(source: str, output: str = "file:///lake", **aws: str) -> tuple[dict[str, str], int]:
     given = dict.fromkeys((*KEYS, "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL"), "") | aws
-    return etl.s3_conf(etl.Settings(source, output, {}, aws=given))[0]
+    return etl.s3_conf(etl.Settings(source, output, {}, aws=given))
+
+
+def conf_of(source: str, output: str = "file:///lake", **aws: str) -> dict[str, str]:
+    return conf_and_size_of(source, output, **aws)[0]
 
 
 def test_local_paths_need_no_s3() -> None:
@@ -325,6 +329,5 @@ def test_the_inputs_size_is_told_by_its_first_files(s3: S3Server, tmp_path: Path
     source = some_of_sample(SAMPLE, tmp_path / "in")
     s3.upload(source, "sized", "raw")
     s3.upload(source, "sized", "lake")
-    given = dict.fromkeys((*KEYS, "AWS_SESSION_TOKEN", "AWS_REGION"), "") | s3.environment
-    size = etl.s3_conf(etl.Settings("s3a://sized/raw", "s3a://sized/lake", {}, aws=given))[1]
+    _, size = conf_and_size_of("s3a://sized/raw", "s3a://sized/lake", **s3.environment)
     assert size == sum(map(len, contents_of(source).values()))

@@ -27,8 +27,8 @@ def error_body(code: str) -> bytes:
 class FaultProxy(ThreadingHTTPServer):
     """Passes requests on to the server at the port, but for those that `choose` gives a fault to.
 
-    `choose` is told method and path with query, and names a fault: one of KINDS, "refuse" (403), "gone" (the server
-    ends), or "" for none.
+    `choose` is told method and path with query, and names a fault: one of KINDS, "gone" (the server ends), or "" for
+    none.
     """
 
     daemon_threads = True
@@ -59,8 +59,6 @@ class Handler(BaseHTTPRequestHandler):
         self.server.faults[fault] += 1
         if fault == "slow_down":
             self.answer(503, [("Content-Type", "application/xml")], error_body("SlowDown"))
-        elif fault == "refuse":
-            self.answer(403, [("Content-Type", "application/xml")], error_body("AccessDenied"))
         elif fault == "hang":
             while not self.server.is_gone.is_set() and not select.select([self.connection], [], [], 0.2)[0]:
                 pass  # until the client gives up
