@@ -111,9 +111,6 @@ SQL_CONF = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.files.openCostInBytes": "256k",  # 512 small files a task; by the default of 4 MiB they are 32
     "spark.sql.sources.useListFilesFileSystemList": "s3a,s3",  # one flat listing; Spark 3.5 does not know it
-    # a count reads the footers of parquet files only
-    "spark.sql.parquet.aggregatePushdown": "true",
-    "spark.sql.sources.useV1SourceList": "text",
 }
 SMALL_FOLDER_ROWS = 100_000
 FOLDERS_PER_TASK = 32  # each task of a write costs S3 requests of its own
@@ -124,11 +121,10 @@ LOCAL_CONF = {
     "spark.sql.shuffle.partitions": "8",
 }
 SMALL_INPUT_BYTES = 64 << 20
-LOCAL_SMALL_CONF = {
-    # A short run ends before what the second compiler makes has paid for itself. From S3, so does a longer one of small
-    # files: it waits more than it computes.
-    "spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1",
-}
+# A short run ends before what Java's second compiler makes has paid for itself. From S3, so does a longer one of small
+# files: it waits more than it computes.
+SMALL_INPUT_JAVA = "-XX:TieredStopAtLevel=1"
+CLASS_ARCHIVE = os.path.join(sys.prefix, "etl.jsa")  # of Spark's classes, read and verified; the Makefile makes it
 LOCAL_FILES_CONF = {
     # no .crc files, and no chmod process for each file; S3A can't do with it
     "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
@@ -501,6 +497,7 @@ WRITE_ID = re.compile(r"/part-\d+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[
 FILE_STATUS = re.compile(r"path=([^;]*(?:;(?! isDirectory=)[^;]*)*); isDirectory=false; length=(\d+)")
 V = TypeVar("V")
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 20, 180
+FOOTER_READERS = 16  # threads, which wait for S3 most of the time
 
 
 class Lake:
@@ -748,9 +745,11 @@ class Lake:
             write, *others = {write_id(file) for file in new} or {None}
             if others:
                 raise JobError(f"something else has written to {path} during this run; see the newest files there")
-            reader = self.spark.read.schema(table.schema).option("pathGlobFilter", f"*{write}*")
-            reader = reader.option("recursiveFileLookup", True)  # a stranger's file must not disturb the partitions
-            found = (reader.json if name == REJECTED else reader.parquet)(literal(path)).count()
+            if name == REJECTED:
+                reader = self.spark.read.schema(table.schema).option("recursiveFileLookup", True)
+                found = reader.option("pathGlobFilter", f"*{write}*").json(literal(path)).count()
+            else:
+                found = self._count_rows(new)
         if found != rows:
             raise JobError(f"{path} has {found:,} rows after the write instead of {rows:,}")
         sizes = {"rows": rows, "files": len(new), "bytes": sum(new.values())}
@@ -759,6 +758,22 @@ class Lake:
         self._delete([file for file in old if file not in strangers])
         ended = time.monotonic()
         self.published[name] |= {"seconds": ended - started, "mixed_seconds": ended - committed}
+
+    def _count_rows(self, files: dict[str, int]) -> int:
+        """The rows of parquet files by their footers; a query would ask S3 for each file's size twice."""
+        hadoop, parquet = self._jvm.org.apache.hadoop.fs, self._jvm.org.apache.parquet.hadoop
+        conf = self.spark._jsc.hadoopConfiguration()
+
+        def count(file: tuple[str, int]) -> int:
+            status = hadoop.FileStatus(file[1], False, 1, 0, 0, hadoop.Path(file[0]))
+            reader = parquet.ParquetFileReader.open(parquet.util.HadoopInputFile.fromStatus(status, conf))
+            try:
+                return int(reader.getRecordCount())
+            finally:
+                reader.close()
+
+        with ThreadPoolExecutor(FOOTER_READERS) as pool:
+            return sum(pool.map(count, files.items()))
 
     def finish(self, report: dict[str, Any]) -> None:
         """Notes that the run has ended, and which writes it leaves in the lake."""
@@ -1184,8 +1199,12 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
     conf = LOCAL_CONF | (LOCAL_S3_CONF if access else LOCAL_FILES_CONF)
     if settings.input.startswith("file://"):
         size = local_bytes(settings.input)
+    java_options = []
     if settings.input.startswith(("file://", "s3a://")) and size <= SMALL_INPUT_BYTES:
-        conf |= LOCAL_SMALL_CONF
+        java_options.append(SMALL_INPUT_JAVA)
+    if os.path.isfile(CLASS_ARCHIVE):
+        java_options.append(f'"-XX:SharedArchiveFile={CLASS_ARCHIVE}"')  # Java ignores it where it does not fit
+    conf["spark.driver.defaultJavaOptions"] = " ".join(java_options)
     if os.environ.get("LC_ALL") in ("C", "POSIX"):
         os.environ["LC_ALL"] = "C.UTF-8"  # by its own locale, Java writes "?" for each other letter of a file's name
     builder = SparkSession.builder.config(

@@ -313,6 +313,25 @@ def test_a_java_that_is_too_old(tmp_path: Path) -> None:
     assert_one_line(done.stderr, "Java 17 or newer", "older")
 
 
+def test_an_archive_of_classes_that_does_not_fit_is_no_harm(tmp_path: Path) -> None:
+    archive = tmp_path / "of another Java.jsa"
+    archive.write_text("nothing that Java knows")
+    program = (
+        f"import etl; etl.CLASS_ARCHIVE = {str(archive)!r}\n"
+        f"spark = etl.create_session(etl.Settings({SAMPLE.as_uri()!r}, {(tmp_path / 'lake').as_uri()!r}, {{}}))\n"
+        "print(spark._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments())\n"
+        "print(spark.range(3).count())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    arguments, count = done.stdout.splitlines()
+    assert f"-XX:SharedArchiveFile={archive}" in arguments
+    assert "-XX:TieredStopAtLevel=1" in arguments
+    assert count == "3"
+
+
 def test_importing_it_does_nothing(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys; before = dict(os.environ), signal.getsignal(signal.SIGTERM); import etl\n"

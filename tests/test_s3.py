@@ -24,8 +24,8 @@ import etl
 SAMPLE_REQUESTS = {
     "DELETE": 16,
     "GET": 171,
-    "HEAD": 225,
-    "LIST": 122,
+    "HEAD": 182,
+    "LIST": 102,
     "LIST UPLOADS": 10,
     "PUT": 63,
     "UPLOAD": 56,
