@@ -18,7 +18,7 @@ from typing import Any
 
 import oracle
 import pytest
-from conftest import ROOT, SAMPLE, run_etl, write_lines
+from conftest import ROOT, SAMPLE, run_etl, settings, write_lines
 from lakes import contents_of, data_files, rejected_of, tables_of
 from pyspark.sql import SparkSession
 
@@ -282,6 +282,36 @@ def test_a_file_in_the_way_of_a_table(fail: Callable[..., str], tmp_path: Path) 
     write_lines(lake / "songs", "mine")
     assert_one_line(fail("--input", source, "--output", lake), lake / "songs")
     assert (lake / "songs").read_bytes() == b"mine\n"
+
+
+@pytest.mark.parametrize("harm", ["a row is not written", "a file is cut"])
+def test_new_files_that_do_not_read_back_are_taken_away(
+    fail: Callable[..., str], spark: SparkSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, harm: str
+) -> None:
+    source, lake = tmp_path / "in", tmp_path / "lake"
+    write_lines(source / "song_data" / "a.json", SONG, SONG | {"song_id": "SO2"})
+    write_lines(source / "log_data" / "a.json", PLAY)
+    etl.run(spark, settings(source, lake), say=lambda line: None)
+    before = [contents_of(lake / name) for name in ("songs", "songplays")]
+    arrange, count_rows = etl.arrange, etl.Lake._count_rows
+
+    def cut(lake: etl.Lake, files: dict[str, int]) -> int:
+        for file, size in files.items():
+            os.truncate(file.removeprefix("file:"), size // 2)
+        return count_rows(lake, files)
+
+    if harm == "a row is not written":
+        monkeypatch.setattr(
+            etl,
+            "arrange",
+            lambda table, *how: arrange(table, *how).filter("song_id <> 'SO2'" if "title" in table.columns else "true"),
+        )
+        words = [f"file://{lake}/songs has 1 rows after the write instead of 2"]
+    else:
+        monkeypatch.setattr(etl.Lake, "_count_rows", cut)
+        words = ["cannot read file:", str(lake), "back: it does not end like a parquet file"]
+    assert_one_line(fail("--input", source, "--output", lake), *words, "the other tables the last run's")
+    assert [contents_of(lake / name) for name in ("songs", "songplays")] == before
 
 
 def test_verbose_shows_the_trace(fail: Callable[..., str], tmp_path: Path) -> None:
