@@ -23,8 +23,8 @@ import etl
 # What one run of the sample costs from S3 to S3, counted at the server.
 SAMPLE_REQUESTS = {
     "DELETE": 16,
-    "GET": 171,
-    "HEAD": 182,
+    "GET": 143,
+    "HEAD": 154,
     "LIST": 102,
     "LIST UPLOADS": 10,
     "PUT": 63,
