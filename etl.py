@@ -1209,7 +1209,7 @@ def trim_settings(spark: SparkSession) -> None:
     hadoop: Any = spark.sparkContext._jsc.hadoopConfiguration()
     apache: Any = spark._jvm.org.apache  # type: ignore[union-attr]
     apache.hadoop.mapred.JobConf()  # this and the next line load the last of the defaults, which would undo it
-    apache.hadoop.fs.FileSystem.get(hadoop)
+    apache.hadoop.fs.Path("file:///").getFileSystem(hadoop)
     for prefix in CLUSTER_SETTINGS:
         names = hadoop.getPropsWithPrefix(prefix).keySet()
         for name in apache.hadoop.util.StringUtils.join(" ", names).split():
@@ -1235,7 +1235,8 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         java_options.append(SMALL_INPUT_JAVA)
     if os.path.isfile(CLASS_ARCHIVE):
         java_options.append(f'"-XX:SharedArchiveFile={CLASS_ARCHIVE}"')  # Java ignores it where it does not fit
-    conf["spark.driver.defaultJavaOptions"] = " ".join(java_options)
+    if java_options:
+        conf["spark.driver.defaultJavaOptions"] = " ".join(java_options)
     if os.environ.get("LC_ALL") in ("C", "POSIX"):
         os.environ["LC_ALL"] = "C.UTF-8"  # by its own locale, Java writes "?" for each other letter of a file's name
     builder = SparkSession.builder.config(

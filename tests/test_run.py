@@ -312,6 +312,16 @@ def test_new_files_that_do_not_read_back_are_taken_away(
     assert [contents_of(lake / name) for name in ("songs", "songplays")] == before
 
 
+def test_a_footer_longer_than_what_is_read_of_it_at_first(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(etl, "FOOTER_BYTES", 16)
+    write_lines(tmp_path / "in" / "song_data" / "a.json", SONG, SONG | {"song_id": "SO2"})
+    write_lines(tmp_path / "in" / "log_data" / "a.json", PLAY)
+    report = etl.run(spark, settings(tmp_path / "in", tmp_path / "lake"), say=lambda line: None)
+    assert [report["tables"][name]["rows"] for name in etl.TABLES] == [2, 1, 1, 1, 1]
+
+
 def test_verbose_shows_the_trace(fail: Callable[..., str], tmp_path: Path) -> None:
     *trace, error = fail("--verbose", "--input", tmp_path / "none", "--output", tmp_path / "lake").splitlines()
     assert "Traceback (most recent call last):" in trace
