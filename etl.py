@@ -120,7 +120,7 @@ LOCAL_CONF = {
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "8",
 }
-SMALL_INPUT_BYTES = 64 << 20
+SMALL_INPUT_BYTES = 128 << 20
 # A short run ends before what Java's second compiler makes has paid for itself. From S3, so does a longer one of small
 # files: it waits more than it computes.
 SMALL_INPUT_JAVA = "-XX:TieredStopAtLevel=1"
@@ -159,15 +159,9 @@ S3A_CONF = {
     "fs.s3a.committer.magic.track.commits.in.memory.enabled": "true",
     "fs.s3a.performance.flags": "create,mkdir",
 }
-# Hadoop's settings that only YARN's and MapReduce's own programs read, two thirds of all
-CLUSTER_SETTINGS = (
-    "yarn.",
-    "mapreduce.job",
-    "mapreduce.map",
-    "mapreduce.reduce",
-    "mapreduce.task",
-    "mapreduce.shuffle",
-)
+# Of Hadoop's thousand defaults those that are asked for: by a run on local files, and by one on other storage
+LOCAL_DEFAULTS = ("file.", "io.")
+STORAGE_DEFAULTS = (*LOCAL_DEFAULTS, "fs.", "hadoop.tmp.dir", "mapreduce.outputcommitter.")
 CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
 S3_COUNTERS = {
     "HEAD": ["action_http_head_request"],
@@ -520,7 +514,7 @@ class Lake:
 
     def __init__(self, spark: SparkSession, root: str, run_id: str) -> None:
         self.spark, self.root, self.run_id = spark, root.rstrip("/"), run_id
-        self._jvm: Any = spark._jvm  # PySpark has no public way to Hadoop's FileSystem
+        self._new_path = java(spark, "org.apache.hadoop.fs.Path")
         self._fs = self._path("").getFileSystem(spark._jsc.hadoopConfiguration())
         self._has_folders = not str(self._fs.getUri()).startswith("s3")
         self._writes: dict[str, set[str]] = {name: set() for name in OUTPUTS}  # of earlier runs
@@ -532,7 +526,7 @@ class Lake:
     # files
 
     def _path(self, *names: str) -> Any:
-        return self._jvm.org.apache.hadoop.fs.Path("/".join([self.root, *filter(None, names)]))
+        return self._new_path("/".join([self.root, *filter(None, names)]))
 
     def _write(self, name: str, content: object, run: str | None = None) -> None:
         path = self._path("_runs", run or self.run_id, name)
@@ -547,7 +541,7 @@ class Lake:
         """A note of a run; empty where there is none, or the run died while it wrote it."""
         try:
             stream = self._fs.open(self._path("_runs", run, name))
-            text = self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8")
+            text = java(self.spark, "org.apache.commons.io.IOUtils").toString(stream, "UTF-8")
             stream.close()
             return dict(json.loads(text))
         except ValueError:
@@ -566,31 +560,30 @@ class Lake:
         """The files of a table that a reader sees, with their sizes."""
         try:
             listing = self._fs.listFiles(self._path(table), True)
-            statuses = self._jvm.org.apache.hadoop.util.functional.RemoteIterators.toList(listing)
+            statuses = java(self.spark, "org.apache.hadoop.util.functional.RemoteIterators").toList(listing)
         except Py4JJavaError as error:
             return ignore_missing(error, {})
         # one string, because each element would cost several round trips to the JVM
-        text = self._jvm.org.apache.hadoop.util.StringUtils.join("\n", statuses)
+        text = java(self.spark, "org.apache.hadoop.util.StringUtils").join("\n", statuses)
         below = len(self._fs.makeQualified(self._path(table)).toString())
         return {path: int(size) for path, size in FILE_STATUS.findall(text) if not re.search(r"/[._]", path[below:])}
 
     def _delete(self, paths: list[str]) -> None:
         """Deletes files, and the folders that this empties."""
-        hadoop = self._jvm.org.apache.hadoop.fs
         root = self._fs.makeQualified(self._path(""))
         if self._fs.hasPathCapability(root, "fs.capability.bulk.delete"):  # since Hadoop 3.4.1
             bulk = self._fs.createBulkDelete(root)
             for start in range(0, len(paths), bulk.pageSize()):
-                page = self._jvm.java.util.ArrayList()
+                page = java(self.spark, "java.util.ArrayList")()
                 for path in paths[start : start + bulk.pageSize()]:
-                    page.add(hadoop.Path(path))
+                    page.add(self._new_path(path))
                 for failed in bulk.bulkDelete(page):
                     raise JobError(f"cannot delete {failed.getKey()}: {failed.getValue()}")
         else:
             for path in paths:
-                self._fs.delete(hadoop.Path(path), False)
+                self._fs.delete(self._new_path(path), False)
         for folder in {path.rpartition("/")[0] for path in paths}:
-            path = hadoop.Path(folder)
+            path = self._new_path(folder)
             while self._has_folders and path.depth() > root.depth() and not self._fs.listStatus(path):
                 self._fs.delete(path, False)
                 path = path.getParent()
@@ -630,7 +623,7 @@ class Lake:
     def _identity(self) -> dict[str, object]:
         return {
             "host": socket.gethostname(),
-            "pids": [os.getpid(), self._jvm.java.lang.ProcessHandle.current().pid()],
+            "pids": [os.getpid(), java(self.spark, "java.lang.ProcessHandle").current().pid()],
             "application": self.spark.sparkContext.applicationId,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
@@ -770,24 +763,28 @@ class Lake:
 
     def _count_rows(self, files: dict[str, int]) -> int:
         """The rows of parquet files by their footers: one S3 request a file, where a query would take four."""
-        java, apache = self._jvm.java, self._jvm.org.apache
+        footers = java(self.spark, "org.apache.parquet.format.Util")
+        utils, buffer = (
+            java(self.spark, "org.apache.commons.io.IOUtils"),
+            java(self.spark, "java.io.ByteArrayInputStream"),
+        )
 
         def count(file: tuple[str, int], end: int = FOOTER_BYTES) -> int:
             path, size = file
             try:
                 # a length that is given need not be asked for
-                opening = self._fs.openFile(apache.hadoop.fs.Path(path)).opt("fs.option.openfile.length", str(size))
+                opening = self._fs.openFile(self._new_path(path)).opt("fs.option.openfile.length", str(size))
                 stream = opening.build().get()
                 stream.seek(max(0, size - end))
-                tail = apache.commons.io.IOUtils.toByteArray(stream)
+                tail = utils.toByteArray(stream)
                 stream.close()
                 footer_size = int.from_bytes(tail[-8:-4], "little")  # stands before the closing PAR1
                 if tail[-4:] != b"PAR1" or footer_size > size:
                     raise JobError(f"cannot read {path} back: it does not end like a parquet file")
                 if footer_size + 8 > end:
                     return count(file, footer_size + 8)
-                footer = java.io.ByteArrayInputStream(tail[-8 - footer_size : -8])
-                return int(apache.parquet.format.Util.readFileMetaData(footer).getNum_rows())
+                footer = buffer(tail[-8 - footer_size : -8])
+                return int(footers.readFileMetaData(footer).getNum_rows())
             except Py4JJavaError as error:
                 raise JobError(f"cannot read {path} back: {explain(error)}") from error
 
@@ -797,6 +794,14 @@ class Lake:
     def finish(self, report: dict[str, Any]) -> None:
         """Notes that the run has ended, and which writes it leaves in the lake."""
         self._note("ended", {**report, "writes": {name: table["write"] for name, table in self.published.items()}})
+
+
+def java(spark: SparkSession, name: str) -> Any:
+    """A class of Spark's JVM; PySpark has no public way to Hadoop's FileSystem.
+
+    By its whole name at once: for each package of `spark._jvm.org.apache.hadoop` Py4J would look into all jars.
+    """
+    return getattr(spark._jvm, name)
 
 
 def write_id(file: str) -> str | None:
@@ -965,7 +970,7 @@ def count_requests(spark: SparkSession, settings: Settings) -> dict[str, int]:
     requests = dict.fromkeys(S3_COUNTERS, 0)
     buckets = {uri.split("/")[2] for uri in (settings.input, settings.output) if uri.startswith("s3a://")}
     for bucket in buckets if str(spark.sparkContext.master).startswith("local") else ():
-        path = spark._jvm.org.apache.hadoop.fs.Path(f"s3a://{bucket}/")  # type: ignore[union-attr]
+        path = java(spark, "org.apache.hadoop.fs.Path")(f"s3a://{bucket}/")
         counters = path.getFileSystem(spark._jsc.hadoopConfiguration()).getIOStatistics().counters()
         for kind, names in S3_COUNTERS.items():
             requests[kind] += sum(counters.get(name) or 0 for name in names)
@@ -1091,6 +1096,31 @@ def make_settings(options: argparse.Namespace) -> Settings:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def s3_client(session: Any, endpoint: str | None, is_signed: bool) -> Any:
+    """boto3's client of S3, which soon tells where nothing answers; one that does not sign sees public buckets only."""
+    import botocore
+    from botocore.config import Config
+
+    signature = None if is_signed else botocore.UNSIGNED
+    retries = {"mode": "standard", "max_attempts": 4}
+    return session.client(
+        "s3",
+        region_name=session.region_name or "us-east-1",
+        endpoint_url=endpoint,
+        config=Config(signature_version=signature, connect_timeout=5, read_timeout=10, retries=retries),
+    )
+
+
+def listed_bytes(client: Any, uri: str, folders: tuple[str, ...]) -> int:
+    """The bytes of the first thousand files below each folder of a URI."""
+    bucket, _, prefix = uri.removeprefix("s3a://").partition("/")
+    size = 0
+    for folder in folders:
+        page = client.list_objects_v2(Bucket=bucket, Prefix=(prefix and prefix + "/") + folder, MaxKeys=1000)
+        size += sum(file["Size"] for file in page.get("Contents", ()))
+    return size
+
+
 def s3_conf(settings: Settings) -> tuple[dict[str, str], int]:
     """S3A's settings for a run outside a cluster, with the credentials that boto3 finds; empty without S3.
 
@@ -1102,13 +1132,12 @@ def s3_conf(settings: Settings) -> tuple[dict[str, str], int]:
         return {}, 0
     try:
         import boto3
-        import botocore
-        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
         raise ConfigError("boto3 is needed for S3 outside a cluster: pip install -r requirements.txt") from None
 
     aws = {key: value or None for key, value in settings.aws.items()}
-    conf, size = dict(S3A_CONF), 0
+    conf, input_size = dict(S3A_CONF), 0
     try:
         session = boto3.Session(
             aws["AWS_ACCESS_KEY_ID"], aws["AWS_SECRET_ACCESS_KEY"], aws["AWS_SESSION_TOKEN"], aws["AWS_REGION"]
@@ -1121,44 +1150,32 @@ def s3_conf(settings: Settings) -> tuple[dict[str, str], int]:
         provider = "Anonymous" if not keys else "Temporary" if keys.token else "Simple"
         conf["fs.s3a.aws.credentials.provider"] = CREDENTIALS_PROVIDER.format(provider)
         for uri in uris:
-            bucket, _, prefix = uri.removeprefix("s3a://").partition("/")
-            signatures = [None] if keys else [botocore.UNSIGNED]
-            if keys and bucket != settings.output.split("/")[2]:
-                signatures.append(botocore.UNSIGNED)  # a public input bucket needs no right of the caller's own
-            for signature in signatures:
-                client = session.client(
-                    "s3",
-                    region_name=session.region_name or "us-east-1",
-                    endpoint_url=aws["AWS_ENDPOINT_URL"],
-                    config=Config(
-                        signature_version=signature,
-                        connect_timeout=5,
-                        read_timeout=10,
-                        retries={"mode": "standard", "max_attempts": 4},
-                    ),
-                )
-                try:
-                    for folder in ("song_data/", "log_data/") if uri == settings.input else ("",):
-                        wanted = {"Prefix": (prefix and prefix + "/") + folder, "MaxKeys": 1000 if folder else 1}
-                        page = client.list_objects_v2(Bucket=bucket, **wanted)
-                        size += sum(file["Size"] for file in page.get("Contents", ()) if folder)
-                    break
-                except botocore.exceptions.ClientError as error:
-                    if error.response["Error"]["Code"] != "AccessDenied" or signature == signatures[-1]:
-                        raise
-            if signature != signatures[0]:
+            bucket = uri.split("/")[2]
+            client = s3_client(session, aws["AWS_ENDPOINT_URL"], is_signed=bool(keys))
+            folders = ("song_data/", "log_data/") if uri == settings.input else ("",)
+            try:
+                size = listed_bytes(client, uri, folders)
+            except ClientError as error:
+                is_denied = error.response["Error"]["Code"] == "AccessDenied"
+                if not is_denied or not keys or bucket == settings.output.split("/")[2]:
+                    raise
+                # a public input bucket needs no right of the caller's own
+                client = s3_client(session, aws["AWS_ENDPOINT_URL"], is_signed=False)
+                size = listed_bytes(client, uri, folders)
                 conf[f"fs.s3a.bucket.{bucket}.aws.credentials.provider"] = CREDENTIALS_PROVIDER.format("Anonymous")
+            if uri == settings.input:
+                input_size = size
             headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
             region = headers.get("x-amz-bucket-region", client.meta.region_name)
             conf[f"fs.s3a.bucket.{bucket}.endpoint.region"] = region
             if "amazonaws.com" not in client.meta.endpoint_url:
                 conf |= {"fs.s3a.endpoint": client.meta.endpoint_url, "fs.s3a.path.style.access": "true"}
-    except botocore.exceptions.ClientError as error:
+    except ClientError as error:
         problem = error.response["Error"]
         raise JobError(f"cannot list {uri}: {problem.get('Message', 'refused')} ({problem['Code']})") from error
-    except botocore.exceptions.BotoCoreError as error:
+    except BotoCoreError as error:
         raise JobError(f"cannot reach S3 for {' and '.join(uris)}: {error}") from error
-    return conf, size
+    return conf, input_size
 
 
 @contextlib.contextmanager
@@ -1204,16 +1221,21 @@ def local_bytes(uri: str) -> int:
     return size
 
 
-def trim_settings(spark: SparkSession) -> None:
-    """Drops CLUSTER_SETTINGS: Spark copies and searches all of Hadoop's settings for each file that it reads."""
+def trim_defaults(spark: SparkSession, kept: tuple[str, ...]) -> None:
+    """Drops Hadoop's own defaults but for the kept: Spark copies and searches all settings for each file it reads."""
     hadoop: Any = spark.sparkContext._jsc.hadoopConfiguration()
-    apache: Any = spark._jvm.org.apache  # type: ignore[union-attr]
-    apache.hadoop.mapred.JobConf()  # this and the next line load the last of the defaults, which would undo it
-    apache.hadoop.fs.Path("file:///").getFileSystem(hadoop)
-    for prefix in CLUSTER_SETTINGS:
-        names = hadoop.getPropsWithPrefix(prefix).keySet()
-        for name in apache.hadoop.util.StringUtils.join(" ", names).split():
-            hadoop.unset(prefix + name)
+    # these two load the last of them, which must not happen later
+    java(spark, "org.apache.hadoop.mapred.JobConf")()
+    java(spark, "org.apache.hadoop.fs.Path")("file:///").getFileSystem(hadoop)
+    dump = java(spark, "java.io.StringWriter")()
+    hadoop.dumpConfiguration(hadoop, dump)
+    for setting in json.loads(dump.toString())["properties"]:
+        if setting["resource"].endswith("-default.xml") and not setting["key"].startswith(kept):
+            hadoop.unset(setting["key"])
+    with contextlib.suppress(Py4JJavaError):  # a private map of where each setting came from, which is copied too
+        sources = hadoop.getClass().getDeclaredField("updatingResource")
+        sources.setAccessible(True)
+        sources.get(hadoop).keySet().retainAll(hadoop.getPropsWithPrefix("").keySet())
 
 
 def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
@@ -1223,9 +1245,10 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
     """
     if is_submitted():
         return SparkSession.builder.getOrCreate()
-    java = os.path.join(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else "java"
-    if not shutil.which(java):
-        raise JobError(f"Java 17 or newer is needed and {java} was not found; install it (Debian: {JAVA_PACKAGE})")
+    home = os.environ.get("JAVA_HOME")
+    program = os.path.join(home, "bin", "java") if home else "java"
+    if not shutil.which(program):
+        raise JobError(f"Java 17 or newer is needed and {program} was not found; install it (Debian: {JAVA_PACKAGE})")
     access, size = s3_conf(settings)
     conf = LOCAL_CONF | (LOCAL_S3_CONF if access else LOCAL_FILES_CONF)
     if settings.input.startswith("file://"):
@@ -1254,7 +1277,8 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
             raise JobError(f"Spark did not start: {(text.strip() or str(error)).splitlines()[-1]}") from error
     if not verbose:
         spark.sparkContext.setLogLevel("OFF")  # an error is told in one line, at the end
-    trim_settings(spark)
+    is_local = settings.input.startswith("file://") and settings.output.startswith("file://")
+    trim_defaults(spark, LOCAL_DEFAULTS if is_local else STORAGE_DEFAULTS)
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
     for key, value in access.items():  # not through the session's builder, which puts them on the JVM's command line
         hadoop.set(key, value)
@@ -1306,7 +1330,7 @@ def save_report(spark: SparkSession, report: dict[str, Any], target: str) -> Non
         with open(target, "w", encoding="utf-8") as file:
             file.write(text + "\n")
         return
-    path = spark._jvm.org.apache.hadoop.fs.Path(target if is_submitted() else to_uri(target, ""))  # type: ignore[union-attr]
+    path = java(spark, "org.apache.hadoop.fs.Path")(target if is_submitted() else to_uri(target, ""))
     stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).create(path, True)
     stream.write(bytearray(text.encode()))
     stream.close()

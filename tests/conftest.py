@@ -72,6 +72,16 @@ def run_etl(
     return done
 
 
+def run_python(program: str, cwd: Path, **environment: str) -> str:
+    """Runs a program that imports etl in a Python of its own; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program],
+        capture_output=True, text=True, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, timeout=600,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def write_lines(path: Path, *lines: object) -> Path:
     """Writes JSON Lines: dicts as JSON, bytes and text as they are."""
     path.parent.mkdir(parents=True, exist_ok=True)

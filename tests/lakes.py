@@ -13,6 +13,7 @@ import oracle
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+FEW_SONGS, FEW_DAYS = slice(10), slice(2)
 PARTITIONS = pa.schema([("year", pa.int32()), ("month", pa.int32()), ("artist_id", pa.string())])
 
 
@@ -82,10 +83,10 @@ def assert_counts_add_up(report: dict[str, Any], source: Path) -> None:
     assert rows["_rejected"] == logs["rejected"] + catalogue["rejected"]
 
 
-def some_of_sample(sample: Path, folder: Path) -> Path:
-    """A small input: the sample's first songs and days."""
-    for name, count in (("song_data", 10), ("log_data", 2)):
-        for path in sorted(oracle.input_files(sample / name))[:count]:
+def some_of_sample(sample: Path, folder: Path, songs: slice = FEW_SONGS, days: slice = FEW_DAYS) -> Path:
+    """A small input: some songs and days of the sample."""
+    for name, part in (("song_data", songs), ("log_data", days)):
+        for path in sorted(oracle.input_files(sample / name))[part]:
             target = folder / path.relative_to(sample)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())

@@ -18,7 +18,7 @@ from typing import Any
 
 import oracle
 import pytest
-from conftest import ROOT, SAMPLE, run_etl, settings, write_lines
+from conftest import ROOT, SAMPLE, run_etl, run_python, settings, write_lines
 from lakes import contents_of, data_files, rejected_of, tables_of
 from pyspark.sql import SparkSession
 
@@ -362,27 +362,26 @@ def own_session(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         f"spark = etl.create_session(etl.Settings({SAMPLE.as_uri()!r}, {(folder / 'lake').as_uri()!r}, {{}}))\n"
         f"print(etl.read_songs(spark, {(SAMPLE / 'song_data').as_uri()!r}).count())\n"
         "print(spark._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments())\n"
-        "settings = spark.sparkContext._jsc.hadoopConfiguration()\n"
-        "print(*(settings.getPropsWithPrefix(prefix).size() for prefix in ('yarn.', 'mapreduce.job', 'io.')))\n"
+        "settings = spark._jsparkSession.sessionState().newHadoopConf()\n"  # as a read gets them
+        "names = 'yarn.acl.enable', 'mapreduce.job.maps', 'fs.s3a.threads.max', 'io.file.buffer.size', 'mine.own'\n"
+        "print(*(settings.get(name) for name in names))\n"
+        "print(*(settings.getPropertySources(name) is not None for name in names))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return run_python(program, folder, PYSPARK_SUBMIT_ARGS="--conf spark.hadoop.mine.own=7 pyspark-shell").splitlines()
 
 
 def test_an_archive_of_classes_that_does_not_fit_is_no_harm(own_session: list[str]) -> None:
-    lines, arguments, _ = own_session
+    lines, arguments = own_session[:2]
     assert int(lines) == 81
     assert "of another Java.jsa" in arguments
     assert "-XX:TieredStopAtLevel=1" in arguments
 
 
-def test_settings_that_only_a_cluster_reads_stay_away_while_files_are_read(own_session: list[str]) -> None:
-    yarn, jobs, others = map(int, own_session[2].split())
-    assert (yarn, jobs) == (0, 0)
-    assert others > 0
+def test_hadoops_defaults_stay_away_while_files_are_read(own_session: list[str]) -> None:
+    """Of those that a reader asks for, and of the user's own settings, none is dropped."""
+    values, sources = own_session[2:]
+    assert values.split() == ["None", "None", "None", "65536", "7"]
+    assert sources.split() == ["False", "False", "False", "True", "True"]
 
 
 def test_importing_it_does_nothing(tmp_path: Path) -> None:
@@ -392,8 +391,5 @@ def test_importing_it_does_nothing(tmp_path: Path) -> None:
         "assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before\n"
         "assert SparkContext._gateway is None and 'boto3' not in sys.modules\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", program], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert run_python(program, tmp_path) == ""
     assert list(tmp_path.iterdir()) == []

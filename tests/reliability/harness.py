@@ -7,7 +7,6 @@ import functools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import oracle
 import pyarrow as pa
 import pyarrow.dataset as ds
 from conftest import ROOT, SAMPLE
+from lakes import some_of_sample
 from s3 import KEYS, S3Server
 
 PARTITIONS = {"songs": {"year": pa.int32(), "artist_id": pa.string()}, "songplays": {"year": pa.int32()}}
@@ -43,11 +43,7 @@ class Input:
 
 def make_input(folder: Path, songs: slice, days: slice) -> Input:
     """A cut of the sample, with a line that is rejected."""
-    for name, part in (("song_data", songs), ("log_data", days)):
-        for path in sorted(oracle.input_files(SAMPLE / name))[part]:
-            target = folder / path.relative_to(SAMPLE)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
+    some_of_sample(SAMPLE, folder, songs, days)
     (folder / "log_data" / "bad.json").write_text('{"page": 1\n')
     return Input(folder, {name: Counter(rows) for name, rows in oracle.read_lake(folder).tables.items()})
 

@@ -16,6 +16,7 @@ import oracle
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from lakes import some_of_sample
 from s3 import Request
 from yarn_cluster import SPARK_HOME, Cluster, Submitted
 
@@ -34,15 +35,6 @@ class Input:
     expected: oracle.Lake
 
 
-def cut_sample(folder: Path, songs: slice, days: slice) -> None:
-    for name, part in (("song_data", songs), ("log_data", days)):
-        source = ROOT / "data"
-        for path in sorted(oracle.input_files(source / name))[part]:
-            target = folder / path.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
-
-
 @pytest.fixture(scope="session")
 def inputs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Input]:
     """Two cuts of the sample, of other days and songs: last night's and tonight's."""
@@ -50,8 +42,7 @@ def inputs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     cluster.s3.make_bucket("lakes")
     found = {}
     for name, songs, days in (("old", slice(0, 20), slice(0, 3)), ("new", slice(10, 40), slice(2, 5))):
-        folder = tmp_path_factory.mktemp(name)
-        cut_sample(folder, songs, days)
+        folder = some_of_sample(ROOT / "data", tmp_path_factory.mktemp(name), songs, days)
         found[name] = Input(cluster.s3.upload(folder, "raw", name), oracle.read_lake(folder))
     return found
 
