@@ -531,9 +531,7 @@ class Lake:
     def _write(self, name: str, content: object, run: str | None = None) -> None:
         path = self._path("_runs", run or self.run_id, name)
         try:
-            stream = self._fs.create(path, True)
-            stream.write(bytearray(json.dumps(content, indent=1).encode()))
-            stream.close()
+            write_text(self._fs, path, json.dumps(content, indent=1))
         except Py4JJavaError as error:
             raise JobError(f"cannot write {path.toString()}: {explain(error)}") from error
 
@@ -802,6 +800,13 @@ def java(spark: SparkSession, name: str) -> Any:
     By its whole name at once: for each package of `spark._jvm.org.apache.hadoop` Py4J would look into all jars.
     """
     return getattr(spark._jvm, name)
+
+
+def write_text(file_system: Any, path: Any, text: str) -> None:
+    """Writes a file through Hadoop's FileSystem."""
+    stream = file_system.create(path, True)
+    stream.write(bytearray(text.encode()))
+    stream.close()
 
 
 def write_id(file: str) -> str | None:
@@ -1331,9 +1336,7 @@ def save_report(spark: SparkSession, report: dict[str, Any], target: str) -> Non
             file.write(text + "\n")
         return
     path = java(spark, "org.apache.hadoop.fs.Path")(target if is_submitted() else to_uri(target, ""))
-    stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).create(path, True)
-    stream.write(bytearray(text.encode()))
-    stream.close()
+    write_text(path.getFileSystem(spark._jsc.hadoopConfiguration()), path, text)
 
 
 class Parser(argparse.ArgumentParser):

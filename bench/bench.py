@@ -509,11 +509,11 @@ def proxy(scale: float) -> tuple[Runs, list[Figure]]:
 # Each part with the scale at which all of them together stay under 15 minutes on 2 cores; the targets are for scale 1.
 PARTS: dict[str, tuple[Part, float]] = {
     "sample": (sample, 1),
-    "local": (local, 0.1),
-    "s3": (s3, 0.03),
-    "events": (events, 0.1),
-    "growth": (growth, 0.05),
-    "months": (months, 0.1),
+    "local": (local, 0.05),
+    "s3": (s3, 0.02),
+    "events": (events, 0.05),
+    "growth": (growth, 0.02),
+    "months": (months, 0.05),
     "cold": (cold, 1),
 }
 
