@@ -762,10 +762,8 @@ class Lake:
     def _count_rows(self, files: dict[str, int]) -> int:
         """The rows of parquet files by their footers: one S3 request a file, where a query would take four."""
         footers = java(self.spark, "org.apache.parquet.format.Util")
-        utils, buffer = (
-            java(self.spark, "org.apache.commons.io.IOUtils"),
-            java(self.spark, "java.io.ByteArrayInputStream"),
-        )
+        utils = java(self.spark, "org.apache.commons.io.IOUtils")
+        buffer = java(self.spark, "java.io.ByteArrayInputStream")
 
         def count(file: tuple[str, int], end: int = FOOTER_BYTES) -> int:
             path, size = file
