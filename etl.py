@@ -1115,12 +1115,13 @@ def s3_client(session: Any, endpoint: str | None, is_signed: bool) -> Any:
 
 
 def listed_bytes(client: Any, uri: str, folders: tuple[str, ...]) -> int:
-    """The bytes of the first thousand files below each folder of a URI."""
+    """The bytes of the first thousand files below each folder of a URI; of a URI itself it asks only for the right."""
     bucket, _, prefix = uri.removeprefix("s3a://").partition("/")
     size = 0
     for folder in folders:
-        page = client.list_objects_v2(Bucket=bucket, Prefix=(prefix and prefix + "/") + folder, MaxKeys=1000)
-        size += sum(file["Size"] for file in page.get("Contents", ()))
+        wanted = {"Prefix": (prefix and prefix + "/") + folder, "MaxKeys": 1000 if folder else 1}
+        page = client.list_objects_v2(Bucket=bucket, **wanted)
+        size += sum(file["Size"] for file in page.get("Contents", ()) if folder)
     return size
 
 
@@ -1140,7 +1141,7 @@ def s3_conf(settings: Settings) -> tuple[dict[str, str], int]:
         raise ConfigError("boto3 is needed for S3 outside a cluster: pip install -r requirements.txt") from None
 
     aws = {key: value or None for key, value in settings.aws.items()}
-    conf, input_size = dict(S3A_CONF), 0
+    conf, size = dict(S3A_CONF), 0
     try:
         session = boto3.Session(
             aws["AWS_ACCESS_KEY_ID"], aws["AWS_SECRET_ACCESS_KEY"], aws["AWS_SESSION_TOKEN"], aws["AWS_REGION"]
@@ -1157,17 +1158,15 @@ def s3_conf(settings: Settings) -> tuple[dict[str, str], int]:
             client = s3_client(session, aws["AWS_ENDPOINT_URL"], is_signed=bool(keys))
             folders = ("song_data/", "log_data/") if uri == settings.input else ("",)
             try:
-                size = listed_bytes(client, uri, folders)
+                size += listed_bytes(client, uri, folders)
             except ClientError as error:
                 is_denied = error.response["Error"]["Code"] == "AccessDenied"
                 if not is_denied or not keys or bucket == settings.output.split("/")[2]:
                     raise
                 # a public input bucket needs no right of the caller's own
                 client = s3_client(session, aws["AWS_ENDPOINT_URL"], is_signed=False)
-                size = listed_bytes(client, uri, folders)
+                size += listed_bytes(client, uri, folders)
                 conf[f"fs.s3a.bucket.{bucket}.aws.credentials.provider"] = CREDENTIALS_PROVIDER.format("Anonymous")
-            if uri == settings.input:
-                input_size = size
             headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
             region = headers.get("x-amz-bucket-region", client.meta.region_name)
             conf[f"fs.s3a.bucket.{bucket}.endpoint.region"] = region
@@ -1178,7 +1177,7 @@ def s3_conf(settings: Settings) -> tuple[dict[str, str], int]:
         raise JobError(f"cannot list {uri}: {problem.get('Message', 'refused')} ({problem['Code']})") from error
     except BotoCoreError as error:
         raise JobError(f"cannot reach S3 for {' and '.join(uris)}: {error}") from error
-    return conf, input_size
+    return conf, size
 
 
 @contextlib.contextmanager

@@ -216,6 +216,16 @@ def into_fresh_lake(program: Callable[[str], Run]) -> Callable[[], Run]:
     return run
 
 
+def into_named_lake(lake: Path, program: Callable[[str], Run]) -> Callable[[], Run]:
+    """The same, but the last run's lake stays to be looked at."""
+
+    def run() -> Run:
+        shutil.rmtree(lake, ignore_errors=True)
+        return program(str(lake))
+
+    return run
+
+
 def fingerprint(lake: Path) -> dict[str, list[Any]]:
     """Rows of each table and a hash of them that does not depend on their order."""
     duckdb.execute("SET TimeZone = 'UTC'")
@@ -357,20 +367,12 @@ def local(scale: float) -> tuple[Runs, list[Figure]]:
     """The full shape on local disk, against the three rivals."""
     data = make_data(FULL_SONGS * scale, FULL_EVENTS)
     with scratch() as lakes:
-
-        def into(name: str, program: Callable[[str], Run]) -> Callable[[], Run]:
-            def run() -> Run:
-                shutil.rmtree(lakes / name, ignore_errors=True)
-                return program(str(lakes / name))
-
-            return run
-
         runs = side_by_side(
             {
-                "job": into("job", lambda lake: run_job(data, lake)),
-                "duckdb": into("duckdb", lambda lake: run_rival("with_duckdb.py", data, lake)),
-                "polars": into("polars", lambda lake: run_rival("with_polars.py", data, lake)),
-                "classic": into("classic", lambda lake: run_rival("classic.py", data, lake)),
+                "job": into_named_lake(lakes / "job", lambda lake: run_job(data, lake)),
+                "duckdb": into_named_lake(lakes / "duckdb", lambda lake: run_rival("with_duckdb.py", data, lake)),
+                "polars": into_named_lake(lakes / "polars", lambda lake: run_rival("with_polars.py", data, lake)),
+                "classic": into_fresh_lake(lambda lake: run_rival("classic.py", data, lake)),
             },
             once=["classic"],
         )
