@@ -11,12 +11,12 @@ Tables, in OUTPUT/<table>:
     time        one row per start_time of songplays
     songplays   the fact table: one row per play (a NextSong event), however often it was delivered
 
-Lines that fit no table are kept whole in OUTPUT/_rejected. OUTPUT/_runs holds a folder for each run: the lock,
-and what is needed to clean up after a run that died.
+Lines that fit no table are kept whole in OUTPUT/_rejected.
 
-    python etl.py --input data --output lake
-    python etl.py --input s3a://bucket/prefix --output s3a://lake/prefix
     spark-submit etl.py --input s3://bucket/prefix --output s3://lake/prefix
+    python etl.py --input data --output lake
+
+A plain `python etl.py` takes its session from laptop.py; a cluster needs this file and dl.cfg alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -36,21 +35,23 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import reduce
-from typing import Any, NoReturn, TypeVar
+from itertools import pairwise
+from typing import Any, NoReturn
+from urllib.parse import unquote, urlsplit
 
-from py4j.protocol import Py4JJavaError, Py4JNetworkError
-from pyspark import SparkConf, SparkContext
+if __name__ == "__main__":  # until main hears it, Ctrl-C says no more than this
+    signal.signal(signal.SIGINT, lambda *_: os.write(2, b"etl.py: error: interrupted\\n") and os._exit(130))
+
+from pyspark import SparkFiles
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Schemas and constants
-# ---------------------------------------------------------------------------------------------------------------------
+# --- What goes in and what comes out ---------------------------------------------------------------------------------
 
 TYPES = {
     "string": T.StringType(),
@@ -106,92 +107,24 @@ PLAY_KEY = ("ts", "userId", "sessionId", "itemInSession")
 PLAY_FIELDS = ("level", "song", "artist", "length", "location", "userAgent")
 MIN_TS, MAX_TS = 946_684_800_000, 253_402_300_799_999  # 2000-01-01 to 9999-12-31, so that seconds are not taken for ms
 
-SQL_CONF = {
-    "spark.sql.session.timeZone": "UTC",
-    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-    "spark.sql.files.openCostInBytes": "256k",  # 512 small files a task; by the default of 4 MiB they are 32
-    "spark.sql.sources.useListFilesFileSystemList": "s3a,s3",  # one flat listing; Spark 3.5 does not know it
-}
-SMALL_FOLDER_ROWS = 100_000
-FOLDERS_PER_TASK = 32  # each task of a write costs S3 requests of its own
-# outside a cluster only: under spark-submit the platform owns these
-LOCAL_CONF = {
-    "spark.ui.enabled": "false",
-    "spark.driver.memory": "2g",
-    "spark.sql.shuffle.partitions": "8",
-}
-SMALL_INPUT_BYTES = 128 << 20
-# A short run ends before what Java's second compiler makes has paid for itself. From S3, so does a longer one of small
-# files: it waits more than it computes.
-SMALL_INPUT_JAVA = "-XX:TieredStopAtLevel=1"
-CLASS_ARCHIVE = os.path.join(sys.prefix, "etl.jsa")  # of Spark's classes, read and verified; the Makefile makes it
-LOCAL_FILES_CONF = {
-    # no .crc files, and no chmod process for each file; S3A can't do with it
-    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
-}
-LOCAL_S3_CONF = {
-    "spark.master": "local[32]",  # reading small files waits for S3, so more threads than cores
-    "spark.jars.packages": "org.apache.hadoop:hadoop-aws:3.4.1,org.apache.spark:spark-hadoop-cloud_2.13:4.0.2,"
-    "software.amazon.awssdk:s3:2.29.52,software.amazon.awssdk:s3-transfer-manager:2.29.52,"
-    "software.amazon.awssdk:sts:2.29.52",
-    # the SDK's bundle of 500 MB, what pyspark has already, and other clouds
-    "spark.jars.excludes": "software.amazon.awssdk:bundle,io.netty:*,com.fasterxml.jackson.*:*,org.slf4j:*,"
-    "org.apache.httpcomponents:*,commons-codec:*,org.eclipse.jetty:*,com.squareup.*:*,com.google.cloud.*:*,joda-time:*,"
-    "org.apache.hadoop:hadoop-client-*,org.apache.hadoop:hadoop-azure*,org.apache.hadoop:hadoop-cloud-storage,"
-    "org.wildfly.openssl:*",
-    # The magic committer: nothing can be seen before the commit and nothing is copied, 3 requests for each file
-    # instead of the file committer's 18.
-    "spark.sql.sources.commitProtocolClass": "org.apache.spark.internal.io.cloud.PathOutputCommitProtocol",
-    "spark.sql.parquet.output.committer.class": "org.apache.spark.internal.io.cloud.BindingParquetOutputCommitter",
-}
-S3A_CONF = {
-    # a hang is found by its silence; all tries together end in less than two minutes
-    "fs.s3a.connection.establish.timeout": "5s",
-    "fs.s3a.connection.timeout": "5s",
-    "fs.s3a.connection.request.timeout": "5s",
-    "fs.s3a.attempts.maximum": "2",
-    "fs.s3a.retry.limit": "4",
-    "fs.s3a.retry.interval": "200ms",
-    "fs.s3a.retry.throttle.limit": "6",
-    "fs.s3a.retry.throttle.interval": "200ms",
-    "mapreduce.outputcommitter.factory.scheme.s3a": "org.apache.hadoop.fs.s3a.commit.S3ACommitterFactory",
-    "fs.s3a.committer.name": "magic",
-    "fs.s3a.committer.magic.track.commits.in.memory.enabled": "true",
-    "fs.s3a.performance.flags": "create,mkdir",
-}
-# Of Hadoop's thousand defaults those that are asked for: by a run on local files, and by one on other storage
-LOCAL_DEFAULTS = ("file.", "io.")
-STORAGE_DEFAULTS = (*LOCAL_DEFAULTS, "fs.", "hadoop.tmp.dir", "mapreduce.outputcommitter.")
-CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
-S3_COUNTERS = {
-    "HEAD": ["action_http_head_request"],
-    "GET": ["action_http_get_request"],
-    "LIST": ["object_list_request", "object_continue_list_request"],
-    "PUT": ["object_put_request", "object_multipart_initiated", "stream_write_block_uploads"],
-    "COPY": ["object_copy_requests"],
-    "DELETE": ["object_delete_request", "object_bulk_delete_request"],
-}
-JAVA_PACKAGE = "apt-get install openjdk-17-jre-headless"
-START_PROBLEMS = {
-    "UnsupportedClassVersionError": f"Java 17 or newer is needed and the one found is older (Debian: {JAVA_PACKAGE})",
-    "(?i)[^\n]*(?:could not (?:reserve|allocate)|cannot allocate memory|insufficient memory)[^\n]*": (
-        "too little memory for Spark's JVM: {0}"
-    ),
-    "unresolved dependency: [^:\\n]*": "cannot download the S3A jars: {0}; is Maven Central reachable?",
-}
-
 
 class ConfigError(Exception):
-    """Wrong usage or configuration: exit code 2."""
+    """Wrong usage or configuration."""
+
+    exit_code = 2
 
 
 class JobError(Exception):
-    """The job cannot go on; its message is the one line that the user sees: exit code 1."""
+    """The job cannot go on. Its message and the state of the lake are the one line that the user sees."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, state: str = "the lake is unchanged") -> None:
+        super().__init__(message)
+        self.state = state
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Tables: frames in, one frame out
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Tables: frames in, one frame out --------------------------------------------------------------------------------
 
 
 def is_known(text: str) -> Column:
@@ -327,9 +260,7 @@ def build_time(songplays: DataFrame) -> DataFrame:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading: every line becomes a row, or a rejected line with its reason
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Reading: every line becomes a row, or a rejected line with its reason -------------------------------------------
 
 
 def parse_lines(lines: DataFrame, schema: T.StructType) -> DataFrame:
@@ -408,409 +339,76 @@ def read_logs(spark: SparkSession, folder: str) -> DataFrame:
     return with_rejects(rows, columns, reason)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Checks
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Checks: what must hold before anything is written ---------------------------------------------------------------
+
+# For each key of a table: how many of its rows have it (`stored`), and how many other rows refer to it (`used`)
+RULES = {
+    "null keys": "key IS NULL",
+    "keys that are not unique": "stored > 1",
+    "keys that songplays or the log refers to are missing": "stored = 0",
+    "plays that are not in the log": "name = 'songplays' AND used = 0",
+}
 
 
-def check_tables(
-    tables: dict[str, DataFrame], log_rows: DataFrame, partitions: dict[str, tuple[str, ...]]
-) -> dict[str, int]:
-    """Counts the rows of each table, in one pass that also proves every key and reference; else JobError.
+def tally(name: str, table: DataFrame, referring: DataFrame) -> DataFrame:
+    """One row per key of a table: name, key, stored, used."""
+    key = F.col(KEYS[name]).cast("string").alias("key")
+    stored = table.select(key, F.lit(1).alias("stored"), F.lit(0).alias("used"))
+    used = referring.filter(F.col(KEYS[name]).isNotNull()).select(key, F.lit(0), F.lit(1))  # a play may have no song
+    counts = stored.unionAll(used).groupBy("key").agg(F.sum("stored").alias("stored"), F.sum("used").alias("used"))
+    return counts.select(F.lit(name).alias("name"), "key", "stored", "used")
 
-    The rules: keys are unique and not null, songplays has one row for each distinct play of the log and no other,
-    and whatever songplays refers to is there. The error names the rule, how many keys break it, and three of them.
-    Also counts the folders of each partitioned table ("songs folders") and the plays with a song ("matched").
+
+def check_tables(tables: dict[str, DataFrame], log_rows: DataFrame) -> None:
+    """Keys are unique and not null, songplays has each play of the log and no other, and references resolve.
+
+    Raises JobError, which names the table, the rule, how many keys break it, and three of them.
     """
-    names = [*TABLES, *(f"{name} folders" for name in TABLES if partitions.get(name))]
-    books: list[tuple[DataFrame, dict[str, Column], dict[str, Column]]]
-    books = [(log_rows.filter(F.col("page") == PLAY_PAGE), {}, {"songplays": songplay_id()})]
-    for name, table in tables.items():
-        stored = {name: F.col(KEYS[name])}
-        if partitions.get(name):
-            stored[f"{name} folders"] = F.concat_ws("/", *partitions[name])
-        used = {dimension: F.col(KEYS[dimension]) for dimension in DIMENSIONS} if name == "songplays" else {}
-        books.append((table, stored, used))
-
-    def ledger(wanted: list[str], as_key: Callable[[Column], Column]) -> DataFrame:
-        """One row per table and key: how often the table stores it, and how often others use it."""
-        parts = []
-        for frame, stored, used in books:  # each frame is read once, for all keys that its rows hold
-            entries = [
-                F.struct(
-                    F.lit(names.index(name)).alias("table"),
-                    F.when(key.isNotNull(), as_key(key)).alias("key"),
-                    F.lit(is_stored).alias("stored"),
-                    F.lit(1 - is_stored).alias("used"),
-                )
-                for is_stored, keys in ((1, stored), (0, used))
-                for name, key in keys.items()
-                if name in wanted
-            ]
-            if entries:
-                part = frame.select(F.explode(F.array(*entries)).alias("entry")).select("entry.*")
-                parts.append(part.filter("stored = 1 OR key IS NOT NULL"))  # a play may have no song
-        return (
-            reduce(DataFrame.unionAll, parts)
-            .groupBy("table", "key")
-            .agg(F.sum("stored").alias("stored"), F.sum("used").alias("used"))
-        )
-
-    is_table = F.col("table") < len(TABLES)
-    rules = {
-        "null keys": is_table & F.col("key").isNull(),
-        "keys that are not unique": is_table & (F.col("stored") > 1),
-        "keys that songplays or the log refers to are missing": is_table & (F.col("stored") == 0),
-        "plays that are not in the log": (F.col("table") == names.index("songplays")) & (F.col("used") == 0),
-    }
-
-    def summary(per_key: DataFrame) -> dict[str, Any]:
-        found = per_key.groupBy("table").agg(
-            F.count("*").alias("keys"), F.sum("stored").alias("rows"), F.sum("used").alias("uses"),
-            *(F.count_if(is_broken).alias(rule) for rule, is_broken in rules.items()),
-        )  # fmt: skip
-        return {names[row["table"]]: row for row in found.collect()}
-
-    # Hashes of 64 bits take half the time of the keys. Where they show a fault, which may be two keys of one hash,
-    # the keys themselves decide.
-    found = summary(ledger(names, F.xxhash64))
-    if suspects := [name for name, row in found.items() if any(row[rule] for rule in rules)]:
-        by_key = ledger(suspects, lambda key: key.cast("string")).persist()
-        found |= summary(by_key)
-        for name in suspects:
-            for rule, is_broken in rules.items():
-                if found[name][rule]:
-                    broken = by_key.filter((F.col("table") == names.index(name)) & is_broken).orderBy("key").limit(3)
-                    keys = ", ".join(str(example["key"]) for example in broken.collect())
-                    raise JobError(f"check failed: {name}: {found[name][rule]:,} {rule}, for example {keys}")
-    counts = dict.fromkeys([*TABLES, "matched"], 0)
-    for name, row in found.items():
-        counts[name] = row["rows"] if name in TABLES else row["keys"]
-        if name == "songs":
-            counts["matched"] = row["uses"]
-    return counts
+    plays = log_rows.filter(F.col("page") == PLAY_PAGE).select(songplay_id().alias("songplay_id"))
+    referring = dict.fromkeys(DIMENSIONS, tables["songplays"]) | {"songplays": plays}
+    keys = reduce(DataFrame.unionAll, (tally(name, table, referring[name]) for name, table in tables.items()))
+    broken = keys.groupBy("name").agg(*(F.count_if(F.expr(is_broken)).alias(rule) for rule, is_broken in RULES.items()))
+    for row in broken.orderBy("name").collect():
+        for rule, is_broken in RULES.items():
+            if row[rule]:
+                found = keys.filter(F.col("name") == row["name"]).filter(is_broken).orderBy("key").limit(3).collect()
+                examples = ", ".join(str(example["key"]) for example in found)
+                raise JobError(f"check failed: {row['name']}: {row[rule]:,} {rule}, for example {examples}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The lake: publishing a table without ever losing the old one
-# ---------------------------------------------------------------------------------------------------------------------
+# --- The lake: publishing tables without ever losing the old rows ----------------------------------------------------
 
-# Spark names the files of one write part-<task>-<UUID of the write>...
-WRITE_ID = re.compile(r"/part-\d+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[^/]*$")
-FILE_STATUS = re.compile(r"path=([^;]*(?:;(?! isDirectory=)[^;]*)*); isDirectory=false; length=(\d+)")
-V = TypeVar("V")
+MARKER, LOCK = "_lake", "_lock-"
+MARKER_TEXT = f"etl.py owns the folders {', '.join(OUTPUTS)} beside this file, and deletes data files in them.\n"
+OLD_MARKER = "_runs"  # of the lakes that earlier versions of this job have written
+# As Spark names them; the UUID is that of their write
+DATA_FILE = re.compile(r".*/part-(?:[^/]+-)?\d{5,}-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[^/]*")
+LEFTOVERS = ("_temporary", "__magic", ".spark-staging")  # of a committer that died
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 20, 180
-FOOTER_READERS, FOOTER_BYTES = 16, 64 << 10  # threads, which mostly wait for S3; enough for all but the longest footer
-
-
-class Lake:
-    """The output folder, through Hadoop's FileSystem: the same on local files, S3 and HDFS.
-
-    A table is published by adding this run's files beside the old ones, reading them back, noting the id of that write
-    in `_runs/<run id>/<table>`, and only then deleting the files of earlier runs' writes. So a dead run can be settled
-    exactly: a table with its note is finished by the deletes that are left; one without is put back, by deleting what
-    has come since `_runs/<run id>/<table>.before`. Files that no write of `_runs` made are a stranger's, left alone.
-    """
-
-    def __init__(self, spark: SparkSession, root: str, run_id: str) -> None:
-        self.spark, self.root, self.run_id = spark, root.rstrip("/"), run_id
-        self._new_path = java(spark, "org.apache.hadoop.fs.Path")
-        self._fs = self._path("").getFileSystem(spark._jsc.hadoopConfiguration())
-        self._has_folders = not str(self._fs.getUri()).startswith("s3")
-        self._writes: dict[str, set[str]] = {name: set() for name in OUTPUTS}  # of earlier runs
-        self.published: dict[str, dict[str, Any]] = {}
-        self._stop, self._beats, self._is_silent = threading.Event(), 0, False
-        self._heart = threading.Thread(target=self._beat, daemon=True)
-        self._watch = threading.Thread(target=self._watch_heart, daemon=True)
-
-    # files
-
-    def _path(self, *names: str) -> Any:
-        return self._new_path("/".join([self.root, *filter(None, names)]))
-
-    def _write(self, name: str, content: object, run: str | None = None) -> None:
-        path = self._path("_runs", run or self.run_id, name)
-        try:
-            write_text(self._fs, path, json.dumps(content, indent=1))
-        except Py4JJavaError as error:
-            raise JobError(f"cannot write {path.toString()}: {explain(error)}") from error
-
-    def _read(self, run: str, name: str) -> dict[str, Any]:
-        """A note of a run; empty where there is none, or the run died while it wrote it."""
-        try:
-            stream = self._fs.open(self._path("_runs", run, name))
-            text = java(self.spark, "org.apache.commons.io.IOUtils").toString(stream, "UTF-8")
-            stream.close()
-            return dict(json.loads(text))
-        except ValueError:
-            return {}
-        except Py4JJavaError as error:
-            return ignore_missing(error, {})
-
-    def _names(self, *folder: str) -> dict[str, int]:
-        """The names in a folder with their modification times, in ms of the file system's own clock."""
-        try:
-            return {s.getPath().getName(): s.getModificationTime() for s in self._fs.listStatus(self._path(*folder))}
-        except Py4JJavaError as error:
-            return ignore_missing(error, {})
-
-    def _files(self, table: str) -> dict[str, int]:
-        """The files of a table that a reader sees, with their sizes."""
-        try:
-            listing = self._fs.listFiles(self._path(table), True)
-            statuses = java(self.spark, "org.apache.hadoop.util.functional.RemoteIterators").toList(listing)
-        except Py4JJavaError as error:
-            return ignore_missing(error, {})
-        # one string, because each element would cost several round trips to the JVM
-        text = java(self.spark, "org.apache.hadoop.util.StringUtils").join("\n", statuses)
-        below = len(self._fs.makeQualified(self._path(table)).toString())
-        return {path: int(size) for path, size in FILE_STATUS.findall(text) if not re.search(r"/[._]", path[below:])}
-
-    def _delete(self, paths: list[str]) -> None:
-        """Deletes files, and the folders that this empties."""
-        root = self._fs.makeQualified(self._path(""))
-        if self._fs.hasPathCapability(root, "fs.capability.bulk.delete"):  # since Hadoop 3.4.1
-            bulk = self._fs.createBulkDelete(root)
-            for start in range(0, len(paths), bulk.pageSize()):
-                page = java(self.spark, "java.util.ArrayList")()
-                for path in paths[start : start + bulk.pageSize()]:
-                    page.add(self._new_path(path))
-                for failed in bulk.bulkDelete(page):
-                    raise JobError(f"cannot delete {failed.getKey()}: {failed.getValue()}")
-        else:
-            for path in paths:
-                self._fs.delete(self._new_path(path), False)
-        for folder in {path.rpartition("/")[0] for path in paths}:
-            path = self._new_path(folder)
-            while self._has_folders and path.depth() > root.depth() and not self._fs.listStatus(path):
-                self._fs.delete(path, False)
-                path = path.getParent()
-
-    def _prune(self, folder: Any) -> None:
-        """Deletes the empty partition folders below a folder, which a run leaves that dies between its deletes."""
-        for status in self._fs.listStatus(folder):
-            if status.isDirectory() and "=" in status.getPath().getName():
-                self._prune(status.getPath())
-                if not self._fs.listStatus(status.getPath()):
-                    self._fs.delete(status.getPath(), False)
-
-    # runs
-
-    @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Holds the lake for this run: settles dead runs first, cleans up after this one if it fails."""
-        self._write("started", self._identity())
-        self._heart.start()
-        if not self._has_folders:
-            self._watch.start()
-        try:
-            self._write("probe", {})
-            self._delete([self._path("_runs", self.run_id, "probe").toString()])  # fails here where it is forbidden
-            others = [run for run in self._names("_runs") if run != self.run_id]
-            for run in others:
-                self._settle(run)
-            yield
-        except BaseException as error:
-            error.lake_state = self._settle_own()  # type: ignore[attr-defined]
-            raise
-        finally:
-            self._still()
-        for run in others:  # none of them has a file left
-            self._fs.delete(self._path("_runs", run), True)
-
-    def _identity(self) -> dict[str, object]:
-        return {
-            "host": socket.gethostname(),
-            "pids": [os.getpid(), java(self.spark, "java.lang.ProcessHandle").current().pid()],
-            "application": self.spark.sparkContext.applicationId,
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
-
-    def _is_alive(self, names: dict[str, int], who: dict[str, Any]) -> bool:
-        mine = self._identity()
-        if who.get("application") == mine["application"]:
-            return False  # an earlier attempt of this YARN application
-        if who.get("host") == mine["host"] and not any(map(is_running, who.get("pids", []))):
-            return False
-        now = max(self._names("_runs", self.run_id).values())
-        return now - max(names.values(), default=0) < DEAD_AFTER_SECONDS * 1000
-
-    def _settle(self, run: str) -> None:
-        """Learns what an ended run wrote; brings the tables of a dead one to all of its rows or none.
-
-        JobError where the run is alive.
-        """
-        names = self._names("_runs", run)
-        writes = self._read(run, "ended").get("writes")
-        if writes is None:
-            who = self._read(run, "started")
-            if self._is_alive(names, who):
-                raise JobError(
-                    f"another run is at work on {self.root}: run {run}, process {who.get('pids', ['?'])[0]} on "
-                    f"{who.get('host', '?')}; wait for it to end"
-                )
-            writes = {table: self._settle_table(run, table, names) for table in OUTPUTS if f"{table}.before" in names}
-            self._write("ended", {"state": "died", "settled_by": self.run_id, "writes": writes}, run)
-        for table, write in writes.items():
-            self._writes[table].update(filter(None, [write]))
-
-    def _settle_table(self, run: str, table: str, names: dict[str, int]) -> str | None:
-        """Finishes or takes back what a dead run did to a table; returns the id of its write if it is finished."""
-        before = self._read(run, f"{table}.before")
-        self._clean(table)
-        if not before:  # the run died before it wrote to the table
-            return None
-        files = self._files(table)
-        new = {file: write for file in files if (write := write_id(file)) and file not in before["strangers"]}
-        new = {file: write for file, write in new.items() if write not in before["writes"]}
-        is_published = table in names
-        self._delete([file for file in files if write_id(file) in before["writes"]] if is_published else list(new))
-        if files and self._has_folders:
-            self._prune(self._path(table))
-        return next(iter(new.values()), None) if is_published else None
-
-    def _clean(self, table: str) -> None:
-        """Removes what committers leave behind when they die."""
-        for name in self._names(table):
-            if name.startswith(("_temporary", "__magic", ".spark-staging")):
-                self._fs.delete(self._path(table, name), True)
-        if self._fs.hasPathCapability(self._path(table), "fs.capability.multipart.uploader"):
-            uploader = self._fs.createMultipartUploader(self._path(table)).build()
-            uploader.abortUploadsUnderPath(self._path(table)).get()
-            uploader.close()
-
-    def _settle_own(self) -> str:
-        """After a failure: takes back the tables that were not published; says what state that leaves."""
-        try:
-            names = self._names("_runs", self.run_id)
-            for table in OUTPUTS:
-                if f"{table}.before" in names and table not in self.published:
-                    self._settle_table(self.run_id, table, {})
-            self._still()
-            if self.published:
-                self.finish({"state": "failed"})
-            else:
-                self._fs.delete(self._path("_runs", self.run_id), True)
-        except Exception:  # the storage may be gone
-            why = f"{self.root} has stopped answering; " if self._is_silent else ""
-            return f"{why}the old rows are whole, but files of run {self.run_id} may lie beside them until the next run"
-        if self.published:
-            return f"{', '.join(self.published)} hold this run's rows, the other tables the last run's; run it again"
-        return "the lake is unchanged"
-
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(Exception):  # one missed beat is no harm
-                self._write("heartbeat", {})
-                self._beats += 1
-
-    def _watch_heart(self) -> None:
-        """Ends the JVM after three missed beats, for without an answer Spark's own clean-up takes many minutes."""
-        seen, missed = -1, 0
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            seen, missed = self._beats, missed + 1 if self._beats == seen else 0
-            jvm = getattr(self.spark.sparkContext._gateway, "proc", None)  # the platform's own has none
-            if missed == 3 and jvm:
-                self._is_silent = True
-                jvm.kill()
-
-    def _still(self) -> None:
-        """Ends the heartbeat, also one that is under way, which would write to a folder that is deleted next."""
-        self._stop.set()
-        self._heart.join()
-
-    def _note(self, name: str, content: object) -> None:
-        """Writes a note of this run, unless another run has taken this one for dead."""
-        if "started" not in (names := self._names("_runs", self.run_id)) or "ended" in names:
-            raise JobError(f"another run has taken over {self.root}: run {self.run_id} was silent for too long")
-        self._write(name, content)
-
-    def publish(self, name: str, table: DataFrame, rows: int, folders: int, partitions: tuple[str, ...]) -> None:
-        """Replaces a table's rows by this frame's; `published` then tells its rows, files, bytes and seconds."""
-        path, started = f"{self.root}/{name}", time.monotonic()
-        old = self._files(name)
-        strangers = [file for file in old if write_id(file) not in self._writes[name]]
-        self._note(f"{name}.before", {"writes": sorted(self._writes[name]), "strangers": strangers})
-        committed, found, new, write = started, 0, {}, None
-        if rows:
-            writer = arrange(table, rows, folders, partitions, SORTED_BY[name]).write.mode("append")
-            writer = writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", False)
-            writer = writer.partitionBy(list(partitions))
-            try:
-                writer.json(path) if name == REJECTED else writer.parquet(path)
-            except Exception as error:
-                raise JobError(f"cannot write {path}: {explain(error)}") from error
-            committed = time.monotonic()
-            new = {file: size for file, size in self._files(name).items() if file not in old and write_id(file)}
-            write, *others = {write_id(file) for file in new} or {None}
-            if others:
-                raise JobError(f"something else has written to {path} during this run; see the newest files there")
-            if name == REJECTED:
-                reader = self.spark.read.schema(table.schema).option("recursiveFileLookup", True)
-                found = reader.option("pathGlobFilter", f"*{write}*").json(literal(path)).count()
-            else:
-                found = self._count_rows(new)
-        if found != rows:
-            raise JobError(f"{path} has {found:,} rows after the write instead of {rows:,}")
-        sizes = {"rows": rows, "files": len(new), "bytes": sum(new.values())}
-        self._note(name, {**sizes, "write": write})
-        self.published[name] = {**sizes, "write": write, "strangers": strangers}
-        self._delete([file for file in old if file not in strangers])
-        ended = time.monotonic()
-        self.published[name] |= {"seconds": ended - started, "mixed_seconds": ended - committed}
-
-    def _count_rows(self, files: dict[str, int]) -> int:
-        """The rows of parquet files by their footers: one S3 request a file, where a query would take four."""
-        footers = java(self.spark, "org.apache.parquet.format.Util")
-        utils = java(self.spark, "org.apache.commons.io.IOUtils")
-        buffer = java(self.spark, "java.io.ByteArrayInputStream")
-
-        def count(file: tuple[str, int], end: int = FOOTER_BYTES) -> int:
-            path, size = file
-            try:
-                # a length that is given need not be asked for
-                opening = self._fs.openFile(self._new_path(path)).opt("fs.option.openfile.length", str(size))
-                stream = opening.build().get()
-                stream.seek(max(0, size - end))
-                tail = utils.toByteArray(stream)
-                stream.close()
-                footer_size = int.from_bytes(tail[-8:-4], "little")  # stands before the closing PAR1
-                if tail[-4:] != b"PAR1" or footer_size > size:
-                    raise JobError(f"cannot read {path} back: it does not end like a parquet file")
-                if footer_size + 8 > end:
-                    return count(file, footer_size + 8)
-                footer = buffer(tail[-8 - footer_size : -8])
-                return int(footers.readFileMetaData(footer).getNum_rows())
-            except Py4JJavaError as error:
-                raise JobError(f"cannot read {path} back: {explain(error)}") from error
-
-        with ThreadPoolExecutor(FOOTER_READERS) as pool:
-            return sum(pool.map(count, files.items()))
-
-    def finish(self, report: dict[str, Any]) -> None:
-        """Notes that the run has ended, and which writes it leaves in the lake."""
-        self._note("ended", {**report, "writes": {name: table["write"] for name, table in self.published.items()}})
+SMALL_FOLDER_ROWS = 100_000
+FOLDERS_PER_TASK = 32  # each task of a write costs S3 requests of its own
 
 
 def java(spark: SparkSession, name: str) -> Any:
-    """A class of Spark's JVM; PySpark has no public way to Hadoop's FileSystem.
-
-    By its whole name at once: for each package of `spark._jvm.org.apache.hadoop` Py4J would look into all jars.
-    """
+    """A class of Spark's JVM, by its whole name; PySpark has no public way to Hadoop's FileSystem."""
     return getattr(spark._jvm, name)
 
 
+def open_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:
+    """Hadoop's FileSystem of a URI, and its whole path there; without a scheme it is one of the default file system."""
+    path = java(spark, "org.apache.hadoop.fs.Path")(uri)
+    file_system = path.getFileSystem(spark._jsc.hadoopConfiguration())
+    return file_system, file_system.makeQualified(path)
+
+
 def write_text(file_system: Any, path: Any, text: str) -> None:
-    """Writes a file through Hadoop's FileSystem."""
-    stream = file_system.create(path, True)
-    stream.write(bytearray(text.encode()))
-    stream.close()
-
-
-def write_id(file: str) -> str | None:
-    """The id of the Spark write that made a file, or null."""
-    match = WRITE_ID.search(file)
-    return match[1] if match else None
+    """Writes a small file, also over an old one."""
+    try:
+        stream = file_system.create(path, True)
+        stream.write(bytearray(text.encode()))
+        stream.close()
+    except Exception as error:
+        raise JobError(f"cannot write {path.toString()}: {explain(error)}") from error
 
 
 def literal(path: str) -> str:
@@ -818,21 +416,18 @@ def literal(path: str) -> str:
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
 
 
-def ignore_missing(error: Py4JJavaError, value: dict[str, V]) -> dict[str, V]:
-    """The value where the error says that a file or folder is not there."""
-    if "FileNotFoundException" in str(error.java_exception):
-        return value
-    raise error
+def write_id(file: str) -> str:
+    """The UUID of the Spark write that made a data file; empty for another file."""
+    match = DATA_FILE.fullmatch(file)
+    return match[1] if match else ""
 
 
 def is_running(pid: int) -> bool:
     """True where this machine has the process, and it is not this one."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return pid != os.getpid()
 
 
@@ -846,143 +441,360 @@ def arrange(table: DataFrame, rows: int, folders: int, partitions: tuple[str, ..
     return spread.sortWithinPartitions(*partitions, *(column for column in sort if column not in partitions))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The run
-# ---------------------------------------------------------------------------------------------------------------------
+class Lake:
+    """The output folder, through Hadoop's FileSystem: the same on local files, S3 and HDFS.
+
+    A table's rows are replaced in four steps: list its data files, append the new ones, read these back, delete what
+    was listed. So at every moment it holds all rows of the last run or all of this one, and what a dead run has left
+    is in the list of the next. Two runs that overlap lose nothing either: each lists before it appends, so that they
+    never have each other's files in their lists.
+    """
+
+    def __init__(self, spark: SparkSession, root: str, run_id: str) -> None:
+        self.spark, self.run_id = spark, run_id
+        self.fs, self.root = open_path(spark, f"{root}/")
+        self.lock = self._path(LOCK + run_id)
+        self.published: list[str] = []  # tables of which this run's rows are proven
+        self.mixed: set[str] = set()  # tables that may hold files of two runs
+
+    def _path(self, name: str) -> Any:
+        return java(self.spark, "org.apache.hadoop.fs.Path")(self.root, name)
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Holds the lake for this run. What fails is raised as a JobError that tells the state of the lake."""
+        stop, is_new = threading.Event(), True
+        heart = threading.Thread(target=self._beat, args=[stop], daemon=True)
+        try:
+            is_new = not self.fs.exists(self.root)
+            self._write_lock()
+            heart.start()
+            self._refuse_others()
+            probe = self._path("_probe")
+            write_text(self.fs, probe, "")
+            self.fs.delete(probe, False)  # fails here where it is forbidden, not after the first append
+            yield
+        except Exception as error:
+            raise JobError(explain(error), self._state()) from error
+        finally:
+            stop.set()
+            if heart.is_alive():
+                heart.join()
+            with contextlib.suppress(Exception):  # the storage may be gone; the lock ends with this process
+                self.fs.delete(self.lock, False)
+                if is_new and not self.fs.listStatus(self.root):
+                    self.fs.delete(self.root, False)
+
+    def _write_lock(self) -> None:
+        pids = [os.getpid(), java(self.spark, "java.lang.ProcessHandle").current().pid()]
+        who = {"host": socket.gethostname(), "pids": pids, "application": self.spark.sparkContext.applicationId}
+        write_text(self.fs, self.lock, json.dumps(who))
+
+    def _beat(self, stop: threading.Event) -> None:
+        """Renews the lock, unless another run has taken this one for dead; one missed beat is no harm."""
+        while not stop.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(Exception):
+                if self.fs.exists(self.lock):
+                    self._write_lock()
+
+    def _refuse_others(self) -> None:
+        """JobError where another run is alive, or where a table's folder has data files that are not this job's."""
+        times = {status.getPath().getName(): status.getModificationTime() for status in self.fs.listStatus(self.root)}
+        now = times.pop(self.lock.getName())  # in the file system's own time
+        for name in (name for name in times if name.startswith(LOCK)):
+            stream = self.fs.open(self._path(name))
+            who = json.loads(java(self.spark, "org.apache.commons.io.IOUtils").toString(stream, "UTF-8") or "{}")
+            stream.close()
+            is_gone = who.get("host") == socket.gethostname() and not any(map(is_running, who["pids"]))
+            is_silent = now - times[name] > DEAD_AFTER_SECONDS * 1000
+            # the same application has it from its earlier attempt on YARN
+            if not (is_gone or is_silent or who.get("application") == self.spark.sparkContext.applicationId):
+                raise JobError(
+                    f"another run is at work on {self.root.toString()}: run {name.removeprefix(LOCK)}, process "
+                    f"{who.get('pids', ['?'])[0]} on {who.get('host', '?')}; wait for it to end"
+                )
+            self.fs.delete(self._path(name), False)
+        for table in OUTPUTS if not {MARKER, OLD_MARKER} & times.keys() else ():
+            if any(map(write_id, self._files(table))):
+                raise JobError(
+                    f"{self._path(table).toString()} holds data files, and {self.root.toString()} is no lake of this "
+                    f"job; give another output, or make a file {MARKER} there to let the job replace them"
+                )
+
+    def _state(self) -> str:
+        """What a failed run leaves, in words."""
+        done, mixed = ", ".join(self.published), ", ".join(sorted(self.mixed))
+        state = f"{done} hold this run's rows, the other tables the last run's; run it again" if done else ""
+        if mixed:
+            return f"{state or 'the old rows are whole'}; files of both runs may lie in {mixed} until the next run"
+        return state or "the lake is unchanged"
+
+    def publish(self, tables: dict[str, DataFrame], partitions: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+        """Replaces the rows of all tables: songplays last, so that no play points at a row that is not there yet.
+
+        Returns for each its rows, files, bytes and seconds, for how many of these a reader may see both runs' rows
+        (`mixed_seconds`, at most), and the files that Spark did not write, which are left alone (`strangers`).
+        """
+        write_text(self.fs, self._path(MARKER), MARKER_TEXT)
+        dimensions = [name for name in tables if name != "songplays"]
+        with ThreadPoolExecutor(len(dimensions)) as pool:
+            replaced = pool.map(lambda name: self._replace(name, tables[name], partitions.get(name, ())), dimensions)
+            published = dict(zip(dimensions, replaced, strict=True))
+        return published | {
+            "songplays": self._replace("songplays", tables["songplays"], partitions.get("songplays", ()))
+        }
+
+    def _replace(self, name: str, table: DataFrame, partitions: tuple[str, ...]) -> dict[str, Any]:
+        """Replaces a table's rows by the frame's."""
+        if not self.fs.exists(self.lock):
+            raise JobError(f"another run has taken over {self.root.toString()}: run {self.run_id} was silent too long")
+        started = time.monotonic()
+        self._clean(name)
+        before = self._files(name)
+        rows, folders = table.agg(F.count("*"), F.countDistinct(*partitions, F.lit(1))).first() or (0, 0)
+        appending, has_appended = time.monotonic(), False
+        self.mixed.add(name)
+        try:
+            if rows or name != REJECTED:  # an empty table is a file with its columns, so that readers find them
+                partitions = partitions if rows else ()
+                self._append(name, arrange(table, rows, folders, partitions, SORTED_BY[name]), partitions)
+            has_appended = True
+            new = self._new_files(name, before, has_appended)
+            if (found := self._count(name, table.schema, new)) != rows:
+                raise JobError(f"{self._path(name).toString()} has {found:,} rows after the write instead of {rows:,}")
+        except Exception:
+            self._take_back(name, before, has_appended)
+            raise
+        self.published.append(name)
+        self._delete(name, list(filter(write_id, before)))
+        self.mixed.remove(name)
+        sizes = {"rows": rows, "files": len(new), "bytes": sum(new.values())}
+        seconds = {"seconds": time.monotonic() - started, "mixed_seconds": time.monotonic() - appending}
+        return {**sizes, **seconds, "strangers": [file for file in before if not write_id(file)]}
+
+    def _append(self, name: str, table: DataFrame, partitions: tuple[str, ...]) -> None:
+        path = self._path(name).toString()
+        writer = table.write.mode("append").partitionBy(*partitions)
+        writer = writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", False)
+        writer = writer.option("mapreduce.output.basename", f"part-{self.run_id}")  # Spark 3.5 does not know it
+        try:
+            writer.json(path) if name == REJECTED else writer.parquet(path)
+        except Exception as error:
+            raise JobError(f"cannot write {path}: {explain(error)}") from error
+
+    def _new_files(self, name: str, before: dict[str, int], has_appended: bool) -> dict[str, int]:
+        """This run's files, with their sizes: those that carry its id.
+
+        Where Spark (3.5) or a platform's committer does not name them so, they are the one write that is new once this
+        one has ended well. Of a write that failed nothing can be told there, and nothing is claimed.
+        """
+        new = {file: size for file, size in self._files(name).items() if file not in before}
+        named = {file: size for file, size in new.items() if self.run_id in file.rpartition("/")[2]}
+        return named or (new if has_appended and len(set(map(write_id, new))) == 1 else {})
+
+    def _count(self, name: str, schema: T.StructType, files: dict[str, int]) -> int:
+        """The rows of these files, which are of one write, as a reader finds them."""
+        if not files:
+            return 0
+        path = literal(self._path(name).toString())
+        reader = self.spark.read.schema(schema).option("recursiveFileLookup", True)
+        reader = reader.option("pathGlobFilter", f"*{write_id(next(iter(files)))}*")
+        return (reader.json(path) if name == REJECTED else reader.parquet(path)).count()
+
+    def _take_back(self, name: str, before: dict[str, int], has_appended: bool) -> None:
+        """After a failure: deletes this run's own files of a table, and no others."""
+        with contextlib.suppress(Exception):  # the storage may be gone; then the table stays among the mixed
+            self._clean(name)
+            self._delete(name, list(self._new_files(name, before, has_appended)))
+            if self._files(name).keys() <= before.keys():
+                self.mixed.remove(name)
+
+    def _files(self, table: str) -> dict[str, int]:
+        """The files of a table that a reader sees, with their sizes."""
+        path, files = self._path(table), {}
+        statuses = self.fs.listFiles(path, True) if self.fs.exists(path) else None
+        while statuses and statuses.hasNext():
+            status = statuses.next()
+            files[status.getPath().toString()] = status.getLen()
+        below = len(path.toString())
+        return {file: size for file, size in files.items() if not re.search(r"/[._]", file[below:])}
+
+    def _delete(self, table: str, files: list[str]) -> None:
+        """Deletes files of a table, and its empty folders, also those that a dead run has left."""
+        path = self._path(table)
+        paths = [java(self.spark, "org.apache.hadoop.fs.Path")(file) for file in files]
+        if paths and self.fs.hasPathCapability(path, "fs.capability.bulk.delete"):  # since Hadoop 3.4.1
+            bulk = self.fs.createBulkDelete(path)
+            for start in range(0, len(paths), bulk.pageSize()):
+                for failed in bulk.bulkDelete(paths[start : start + bulk.pageSize()]):
+                    raise JobError(f"cannot delete {failed.getKey().toString()}: {failed.getValue()}")
+        else:
+            for each in paths:
+                self.fs.delete(each, False)
+        if not str(self.fs.getUri()).startswith("s3") and self.fs.exists(path):
+            self._prune(path)
+
+    def _prune(self, folder: Any) -> None:
+        for status in self.fs.listStatus(folder):
+            if status.isDirectory() and "=" in status.getPath().getName():
+                self._prune(status.getPath())
+        if not self.fs.listStatus(folder):
+            self.fs.delete(folder, False)
+
+    def _clean(self, table: str) -> None:
+        """Removes what committers leave behind when they die."""
+        path = self._path(table)
+        for status in self.fs.listStatus(path) if self.fs.exists(path) else ():
+            if status.getPath().getName().startswith(LEFTOVERS):
+                self.fs.delete(status.getPath(), True)
+
+
+# --- The run: read, build, check, publish, report --------------------------------------------------------------------
+
+SQL_CONF = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.files.openCostInBytes": "256k",  # 512 small files a task; by the default of 4 MiB they are 32
+    "spark.sql.sources.useListFilesFileSystemList": "s3a,s3",  # one flat listing; Spark 3.5 does not know it
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run needs to know. Paths are URIs that Hadoop understands."""
+    """What a run needs to know. Places are URIs that Hadoop understands."""
 
     input: str
     output: str
     partitions: dict[str, tuple[str, ...]]
     max_rejected: float = 0.01
+    report: str | None = None
     aws: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def read_input(
-    spark: SparkSession, name: str, settings: Settings, read: Callable[[SparkSession, str], DataFrame]
-) -> tuple[DataFrame, dict[str, Any]]:
-    """The rows of an input, kept for all that follows, and how many files, lines and rejected lines it has."""
-    started, folder = time.monotonic(), f"{settings.input}/{name}"
-    rows = read(spark, folder)
-    files = len(rows._jdf.inputFiles())
-    if not files:
+@contextlib.contextmanager
+def configured(spark: SparkSession) -> Iterator[Callable[[DataFrame], DataFrame]]:
+    """The SQL settings of a run, and a way to keep frames in memory; both end with it, as the session may be shared."""
+    before = {key: spark.conf.get(key, None) for key in SQL_CONF}
+    kept: list[DataFrame] = []
+
+    def keep(frame: DataFrame) -> DataFrame:
+        kept.append(frame.persist())
+        return frame
+
+    try:
+        for key, value in SQL_CONF.items():
+            spark.conf.set(key, value)
+        yield keep
+    finally:
+        with contextlib.suppress(Exception):  # the JVM may have died
+            for frame in kept:
+                frame.unpersist()
+            for key, old in before.items():
+                spark.conf.unset(key) if old is None else spark.conf.set(key, old)
+
+
+def list_files(spark: SparkSession, folder: str, rows: DataFrame) -> int:
+    """How many files an input has; JobError where there are none, or where some would be passed over in silence."""
+    if not (count := len(rows.inputFiles())):
         raise JobError(f"no *.json or *.json.gz file below {folder}")
-    lines, rejected = rows.persist().select(F.count("*"), F.count("reason")).first() or (0, 0)
-    if rejected > settings.max_rejected * lines:
+    file_system, path = open_path(spark, folder)
+    if folder.startswith("s3"):  # Hadoop's Path merges slashes, and of two files with one path Spark reads one
+        listed = file_system.listFiles(path, True)
+        statuses = java(spark, "org.apache.hadoop.util.functional.RemoteIterators").toList(listed)
+        if java(spark, "java.util.HashSet")(statuses).size() < statuses.size():
+            names = sorted(status.getPath().toString() for status in statuses)
+            twice = next(name for name, following in pairwise(names) if name == following)
+            raise JobError(f"two keys differ in slashes only, and Hadoop takes them for one: {twice}; rename one")
+    if folder.startswith("file:") and java(spark, "java.lang.System").getProperty("sun.jnu.encoding") != "UTF-8":
+        for parent, folders, names in os.walk(folder.removeprefix("file://")):
+            if not all(map(str.isascii, folders + names)):
+                raise JobError(f"Java cannot read all file names in {parent} under this locale; set LC_ALL=C.UTF-8")
+    return count
+
+
+def count_lines(folder: str, rows: DataFrame, max_rejected: float) -> dict[str, int]:
+    """The lines and rejected lines of an input; JobError where too many are rejected."""
+    lines, rejected = rows.select(F.count("*"), F.count("reason")).first() or (0, 0)
+    if rejected > max_rejected * lines:
         examples = rows.filter(F.col("reason").isNotNull()).orderBy("source_file", "line").limit(3).collect()
         raise JobError(
             f"{rejected:,} of {lines:,} lines of {folder} are rejected, more than the share of "
-            f"{settings.max_rejected:g} that MAX_REJECTED allows, for example "
+            f"{max_rejected:g} that MAX_REJECTED allows, for example "
             + "; ".join(f"{row['source_file']}: {row['reason']}" for row in examples)
         )
-    return rows, {"files": files, "lines": lines, "rejected": rejected, "seconds": time.monotonic() - started}
+    return {"lines": lines, "rejected": rejected}
 
 
-def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = print) -> dict[str, Any]:
+def say(text: str) -> None:
+    """Prints a line; a reader that has gone away is no reason to stop."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = say) -> dict[str, Any]:
     """Reads both inputs, builds and checks the five tables, publishes them; returns the report.
 
-    Raises JobError, or Spark's own errors; then the tables that were not yet published are as they were.
+    Raises JobError, or Spark's own errors before the lake is touched. Nothing is retried here: Spark retries tasks,
+    S3A requests, and YARN the whole application.
     """
-    for key, value in SQL_CONF.items():
-        spark.conf.set(key, value)
-    started = time.monotonic()
+    started = since = time.monotonic()
+    run_id = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
     steps: dict[str, float] = {}
 
-    def step(name: str, since: float, text: str) -> None:
-        steps[name] = time.monotonic() - since
-        say(f"{text:<60} {steps[name]:8.1f} s")
+    def step(name: str, text: str) -> None:
+        nonlocal since
+        seconds, since = time.monotonic() - since, time.monotonic()
+        steps[name] = steps.get(name, 0) + seconds
+        say(f"{text:<60} {seconds:8.1f} s")
 
-    run_id = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
-    lake = Lake(spark, settings.output, run_id)
-    with lake.claimed(), ThreadPoolExecutor(4) as pool:
-        since = time.monotonic()
-        reads = [
-            pool.submit(read_input, spark, name, settings, read)
-            for name, read in (("song_data", read_songs), ("log_data", read_logs))
-        ]
-        (song_lines, song_counts), (log_lines, log_counts) = (reading.result() for reading in reads)
-        inputs = {"song_data": song_counts, "log_data": log_counts}
-        for name, counts in inputs.items():
-            text = (
-                f"read {name}: {counts['lines']:,} lines of {counts['files']:,} files, {counts['rejected']:,} rejected"
-            )
-            say(f"{text:<60} {counts.pop('seconds'):8.1f} s")
-        steps["read"] = time.monotonic() - since
+    with configured(spark) as keep:
+        folders = {name: f"{settings.input}/{name}" for name in ("song_data", "log_data")}
+        song_lines, log_lines = read_songs(spark, folders["song_data"]), read_logs(spark, folders["log_data"])
+        lines = {"song_data": song_lines, "log_data": log_lines}
+        inputs = {name: {"files": list_files(spark, folders[name], rows)} for name, rows in lines.items()}
+        lake = Lake(spark, settings.output, run_id)
+        with lake.claimed():
+            for name, rows in lines.items():
+                inputs[name] |= count_lines(folders[name], keep(rows), settings.max_rejected)
+                text = "read {}: {lines:,} lines of {files:,} files, {rejected:,} rejected"
+                step("read", text.format(name, **inputs[name]))
 
-        since = time.monotonic()
-        is_accepted = F.col("reason").isNull()
-        song_rows, log_rows = song_lines.filter(is_accepted), log_lines.filter(is_accepted)
-        songplays = build_songplays(log_rows, song_rows).persist()
-        tables = {
-            "songs": build_songs(song_rows).persist(),
-            "artists": build_artists(song_rows).persist(),
-            "users": build_users(log_rows).persist(),
-            "time": build_time(songplays).persist(),
-            "songplays": songplays,
-        }
-        counts = check_tables(tables, log_rows, settings.partitions)
-        step("build", since, f"built and checked 5 tables, {counts['songplays']:,} plays")
+            song_rows, log_rows = (rows.filter("reason IS NULL") for rows in lines.values())
+            songplays = keep(build_songplays(log_rows, song_rows))
+            tables = {
+                "songs": keep(build_songs(song_rows)),
+                "artists": keep(build_artists(song_rows)),
+                "users": keep(build_users(log_rows)),
+                "time": keep(build_time(songplays)),
+                "songplays": songplays,
+            }
+            check_tables(tables, log_rows)
+            plays, matched = songplays.agg(F.count("*"), F.count("song_id")).first() or (0, 0)
+            step("build", f"built and checked 5 tables, {plays:,} plays")
 
-        since = time.monotonic()
-
-        def publish(name: str) -> None:
-            folders = counts.get(f"{name} folders", 1)
-            lake.publish(name, tables[name], counts[name], folders, settings.partitions.get(name, ()))
-
-        tables[REJECTED] = reduce(
-            DataFrame.unionAll,
-            (
-                lines.filter(~is_accepted).select(F.lit(name).alias("input"), "source_file", "reason", "line")
-                for name, lines in (("song_data", song_lines), ("log_data", log_lines))
-            ),
-        )
-        counts[REJECTED] = song_counts["rejected"] + log_counts["rejected"]
-        # a play must never point at a row of a dimension that is not there yet
-        list(pool.map(publish, (REJECTED, *DIMENSIONS)))
-        publish("songplays")
-        published = {name: {**lake.published[name]} for name in OUTPUTS}
-        strangers = [file for table in published.values() for file in table.pop("strangers")]
-        step(
-            "write", since, f"wrote {sum(table['files'] for table in published.values()):,} files to {settings.output}"
-        )
-        report = {
-            "run_id": run_id,
-            "state": "done",
-            "input": settings.input,
-            "output": settings.output,
-            "seconds": time.monotonic() - started,
-            "steps": steps,
-            "inputs": inputs,
-            "tables": published,
-            "matched_share": counts["matched"] / counts["songplays"] if counts["songplays"] else None,
-            "strangers": strangers,
-            "s3_requests": count_requests(spark, settings),
-        }
-        lake.finish(report)
-    for frame in (song_lines, log_lines, *tables.values()):
-        frame.unpersist()
-    return report
+            rejected = [
+                rows.filter("reason IS NOT NULL").select(F.lit(name).alias("input"), "source_file", "reason", "line")
+                for name, rows in lines.items()
+            ]
+            published = lake.publish({REJECTED: reduce(DataFrame.unionAll, rejected)} | tables, settings.partitions)
+            step("write", f"wrote {sum(table['files'] for table in published.values()):,} files to {settings.output}")
+    return {
+        "run_id": run_id,
+        "state": "done",
+        "input": settings.input,
+        "output": settings.output,
+        "seconds": time.monotonic() - started,
+        "steps": steps,
+        "inputs": inputs,
+        "strangers": [file for table in published.values() for file in table.pop("strangers")],
+        "tables": published,
+        "matched_share": matched / plays if plays else None,
+    }
 
 
-def count_requests(spark: SparkSession, settings: Settings) -> dict[str, int]:
-    """S3A's own counts of this process's requests by kind; empty where the work is done on other machines."""
-    requests = dict.fromkeys(S3_COUNTERS, 0)
-    buckets = {uri.split("/")[2] for uri in (settings.input, settings.output) if uri.startswith("s3a://")}
-    for bucket in buckets if str(spark.sparkContext.master).startswith("local") else ():
-        path = java(spark, "org.apache.hadoop.fs.Path")(f"s3a://{bucket}/")
-        counters = path.getFileSystem(spark._jsc.hadoopConfiguration()).getIOStatistics().counters()
-        for kind, names in S3_COUNTERS.items():
-            requests[kind] += sum(counters.get(name) or 0 for name in names)
-    return {kind: count for kind, count in requests.items() if count}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Configuration: command line over dl.cfg over defaults
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Configuration: command line over dl.cfg over defaults -----------------------------------------------------------
 
 DEFAULTS = {
     "AWS": dict.fromkeys(
@@ -999,19 +811,25 @@ def is_submitted() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
-def find_config(given: str | None) -> str | None:
-    """The path of dl.cfg: as given, else in this folder, beside etl.py, or among spark-submit's --files."""
-    if given:
-        if not os.path.isfile(given):
-            raise ConfigError(f"no configuration file {given}")
-        return given
-    places = ["dl.cfg", os.path.join(os.path.dirname(os.path.abspath(__file__)), "dl.cfg")]
-    if is_submitted():
-        SparkContext._ensure_initialized()  # so that SparkConf sees what spark-submit was given
-        conf = SparkConf()
-        files = ",".join(conf.get(key) or "" for key in ("spark.yarn.dist.files", "spark.files")).split(",")
-        places = [re.sub("^file:(//)?", "", file) for file in files if file.endswith("/dl.cfg")] + places
-    return next(filter(os.path.isfile, places), None)
+def find_config(given: str | None, spark: SparkSession | None) -> str | None:
+    """The dl.cfg to use: as given, else as handed to spark-submit by --files, else in this folder or beside etl.py.
+
+    ConfigError where one that was given or handed over is not there: another one never takes its place.
+    """
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "dl.cfg")
+    places, wanted = [given or "dl.cfg"] + ([] if given else [beside]), given
+    if spark:
+        conf = spark.sparkContext.getConf()
+        uris = ",".join(conf.get(key) or "" for key in ("spark.yarn.dist.files", "spark.files")).split(",")
+        handed = next((unquote(urlsplit(uri).path) for uri in uris if uri.endswith(("/dl.cfg", "#dl.cfg"))), None)
+        if handed and not given:  # in cluster mode YARN puts it in the working folder
+            places = ["dl.cfg" if conf.get("spark.submit.deployMode") == "cluster" else handed]
+        wanted = given or handed
+        places += [SparkFiles.get(os.path.basename(wanted))] if wanted else []
+    found = next(filter(os.path.isfile, places), None)
+    if wanted and not found:
+        raise ConfigError(f"no configuration file {wanted}")
+    return found and os.path.abspath(found)
 
 
 def read_config(path: str | None) -> dict[str, dict[str, str]]:
@@ -1031,35 +849,42 @@ def read_config(path: str | None) -> dict[str, dict[str, str]]:
     for section in parser.sections():
         if section not in DEFAULTS:
             raise ConfigError(f"{path}: unknown section [{section}]; known are {', '.join(DEFAULTS)}")
-        for key in parser[section]:
+        for key, value in parser[section].items():
             if key not in DEFAULTS[section]:
                 raise ConfigError(f"{path}: unknown key {key} in [{section}]; known are {', '.join(DEFAULTS[section])}")
-    values = {
+            if value[:1] in ("'", '"') or re.search(r"\s[#;]", value):
+                raise ConfigError(
+                    f"{path}: {key} in [{section}] has quotes around it or a comment behind; take them away"
+                )
+            if not value and section == "PATHS":
+                raise ConfigError(f"{path}: {key} in [PATHS] is empty")
+    return {
         section: {key: parser.get(section, key, fallback=value) for key, value in keys.items()}
         for section, keys in DEFAULTS.items()
     }
-    for key, value in values["PATHS"].items():
-        if not value:
-            raise ConfigError(f"{path}: {key} in [PATHS] is empty")
-    has_key, has_secret = (bool(values["AWS"][key]) for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
-    if has_key != has_secret:
-        missing = "AWS_SECRET_ACCESS_KEY" if has_key else "AWS_ACCESS_KEY_ID"
-        raise ConfigError(f"{path}: {missing} in [AWS] is empty; give both halves of the key, or none")
-    if values["AWS"]["AWS_SESSION_TOKEN"] and not has_key:
-        raise ConfigError(f"{path}: AWS_SESSION_TOKEN in [AWS] needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    return values
 
 
-def to_uri(path: str, folder: str) -> str:
-    """The path as a URI; a relative one is below the folder. A cluster resolves its own paths."""
-    if is_submitted():
-        return path.rstrip("/") or path
-    if "://" in path:
-        return re.sub("^s3n?://", "s3a://", path).rstrip("/")
-    return "file://" + os.path.abspath(os.path.join(folder, path))
+def to_uri(path: str, folder: str, spark: SparkSession | None = None) -> str:
+    """The path as a URI, without a slash at its end; ConfigError where it is none that the job could use.
+
+    A relative path is below the folder; on a cluster with a file system of its own, below the user's home there.
+    """
+    if path.startswith("file:/"):
+        return "file://" + os.path.abspath("/" + path.removeprefix("file:").lstrip("/"))
+    if match := re.match(r"(?i)([a-z][a-z0-9+.-]*):/|s3[an]?:|https?:", path):
+        schemes = r"[a-z][a-z0-9+.-]*" if spark else "s3|s3a|s3n|hdfs"  # under spark-submit the platform knows more
+        if not re.match(rf"({schemes})://[^/]+(/|$)", path) or (match[1] or "").startswith("http"):
+            raise ConfigError(f"{path} is no place for data; give a folder, or s3a://bucket/prefix")
+        return (path if spark else re.sub("^s3n?://", "s3a://", path)).rstrip("/")
+    if spark:
+        file_system, qualified = open_path(spark, path)
+        if str(file_system.getUri()) != "file:///":
+            return str(qualified.toString())
+    return "file://" + os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
 
 def to_partitions(table: str, text: str) -> tuple[str, ...]:
+    """The partition columns of a table; ConfigError where they are none of its columns."""
     columns = tuple(column.strip().lower() for column in text.split(",") if column.strip())
     unknown = [column for column in columns if column not in TABLES[table].names or column == KEYS[table]]
     if unknown or len(set(columns)) < len(columns):
@@ -1068,13 +893,15 @@ def to_partitions(table: str, text: str) -> tuple[str, ...]:
     return columns
 
 
-def make_settings(options: argparse.Namespace) -> Settings:
-    """The settings of this run; ConfigError names the file, key or path that is wrong."""
-    path = find_config(options.config)
-    config = read_config(path)
-    folder = os.path.dirname(os.path.abspath(path)) if path else os.getcwd()
+def make_settings(options: argparse.Namespace, spark: SparkSession | None = None) -> Settings:
+    """The settings of this run, with the session under spark-submit; ConfigError names what is wrong."""
+    path = find_config(options.config, spark)
+    config, here = read_config(path), os.getcwd()
+    say(f"configuration: {path or 'defaults, for there is no dl.cfg'}")
     source, output = (
-        to_uri(given, os.getcwd()) if given else to_uri(config["PATHS"][key], folder)
+        to_uri(given, here, spark)
+        if given
+        else to_uri(config["PATHS"][key], os.path.dirname(path or f"{here}/"), spark)
         for given, key in ((options.input, "INPUT_DATA"), (options.output, "OUTPUT_DATA"))
     )
     one, other = (
@@ -1091,213 +918,21 @@ def make_settings(options: argparse.Namespace) -> Settings:
     if not 0 <= max_rejected <= 1:
         raise ConfigError(f"MAX_REJECTED is {limit!r}; give a share of the lines from 0 to 1")
     partitions = {name.lower(): to_partitions(name.lower(), text) for name, text in config["PARTITIONS"].items()}
-    return Settings(source, output, partitions, max_rejected, config["AWS"])
+    report = options.report and to_uri(options.report, here, spark)
+    return Settings(source, output, partitions, max_rejected, report, config["AWS"])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The session
-# ---------------------------------------------------------------------------------------------------------------------
+# --- The command -----------------------------------------------------------------------------------------------------
 
-
-def s3_client(session: Any, endpoint: str | None, is_signed: bool) -> Any:
-    """boto3's client of S3, which soon tells where nothing answers; one that does not sign sees public buckets only."""
-    import botocore
-    from botocore.config import Config
-
-    signature = None if is_signed else botocore.UNSIGNED
-    retries = {"mode": "standard", "max_attempts": 4}
-    return session.client(
-        "s3",
-        region_name=session.region_name or "us-east-1",
-        endpoint_url=endpoint,
-        config=Config(signature_version=signature, connect_timeout=5, read_timeout=10, retries=retries),
-    )
-
-
-def listed_bytes(client: Any, uri: str, folders: tuple[str, ...]) -> int:
-    """The bytes of the first thousand files below each folder of a URI; of a URI itself it asks only for the right."""
-    bucket, _, prefix = uri.removeprefix("s3a://").partition("/")
-    size = 0
-    for folder in folders:
-        wanted = {"Prefix": (prefix and prefix + "/") + folder, "MaxKeys": 1000 if folder else 1}
-        page = client.list_objects_v2(Bucket=bucket, **wanted)
-        size += sum(file["Size"] for file in page.get("Contents", ()) if folder)
-    return size
-
-
-def s3_conf(settings: Settings) -> tuple[dict[str, str], int]:
-    """S3A's settings for a run outside a cluster, with the credentials that boto3 finds; empty without S3.
-
-    Asks each bucket first, so that a wrong key or path fails here, at once and in one line (JobError). With that come
-    the bytes of each input folder's first thousand files.
-    """
-    uris = [uri for uri in (settings.input, settings.output) if uri.startswith("s3a://")]
-    if not uris:
-        return {}, 0
-    try:
-        import boto3
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        raise ConfigError("boto3 is needed for S3 outside a cluster: pip install -r requirements.txt") from None
-
-    aws = {key: value or None for key, value in settings.aws.items()}
-    conf, size = dict(S3A_CONF), 0
-    try:
-        session = boto3.Session(
-            aws["AWS_ACCESS_KEY_ID"], aws["AWS_SECRET_ACCESS_KEY"], aws["AWS_SESSION_TOKEN"], aws["AWS_REGION"]
-        )
-        keys = (credentials := session.get_credentials()) and credentials.get_frozen_credentials()
-        if keys:
-            conf |= {"fs.s3a.access.key": keys.access_key, "fs.s3a.secret.key": keys.secret_key}
-            if keys.token:
-                conf["fs.s3a.session.token"] = keys.token
-        provider = "Anonymous" if not keys else "Temporary" if keys.token else "Simple"
-        conf["fs.s3a.aws.credentials.provider"] = CREDENTIALS_PROVIDER.format(provider)
-        for uri in uris:
-            bucket = uri.split("/")[2]
-            client = s3_client(session, aws["AWS_ENDPOINT_URL"], is_signed=bool(keys))
-            folders = ("song_data/", "log_data/") if uri == settings.input else ("",)
-            try:
-                size += listed_bytes(client, uri, folders)
-            except ClientError as error:
-                is_denied = error.response["Error"]["Code"] == "AccessDenied"
-                if not is_denied or not keys or bucket == settings.output.split("/")[2]:
-                    raise
-                # a public input bucket needs no right of the caller's own
-                client = s3_client(session, aws["AWS_ENDPOINT_URL"], is_signed=False)
-                size += listed_bytes(client, uri, folders)
-                conf[f"fs.s3a.bucket.{bucket}.aws.credentials.provider"] = CREDENTIALS_PROVIDER.format("Anonymous")
-            headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
-            region = headers.get("x-amz-bucket-region", client.meta.region_name)
-            conf[f"fs.s3a.bucket.{bucket}.endpoint.region"] = region
-            if "amazonaws.com" not in client.meta.endpoint_url:
-                conf |= {"fs.s3a.endpoint": client.meta.endpoint_url, "fs.s3a.path.style.access": "true"}
-    except ClientError as error:
-        problem = error.response["Error"]
-        raise JobError(f"cannot list {uri}: {problem.get('Message', 'refused')} ({problem['Code']})") from error
-    except BotoCoreError as error:
-        raise JobError(f"cannot reach S3 for {' and '.join(uris)}: {error}") from error
-    return conf, size
-
-
-@contextlib.contextmanager
-def hushed(verbose: bool) -> Iterator[list[bytes]]:
-    """Keeps what the JVM prints while it starts (Spark's and Ivy's chatter, and why it can't); later output passes."""
-    kept: list[bytes] = []
-    if verbose:
-        yield kept
-        return
-    is_up, (source, sink), (out, err) = threading.Event(), os.pipe(), (os.dup(1), os.dup(2))
-
-    def pump() -> None:
-        while chunk := os.read(source, 65536):
-            if is_up.is_set():
-                os.write(err, chunk)
-            else:
-                kept.append(chunk)
-
-    pumping = threading.Thread(target=pump, daemon=True)
-    pumping.start()
-    sys.stdout.flush()
-    os.dup2(sink, 1)
-    os.dup2(sink, 2)
-    os.close(sink)
-    try:
-        yield kept
-    finally:
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        pumping.join(0.2)  # it ends at once where the JVM has died
-        is_up.set()
-
-
-def local_bytes(uri: str) -> int:
-    """The bytes of a local folder's files, or of enough of them to know that they are many."""
-    size = 0
-    for path, _, files in os.walk(uri.removeprefix("file://")):
-        for name in files:
-            with contextlib.suppress(OSError):  # a broken link; reading tells
-                size += os.path.getsize(os.path.join(path, name))
-        if size > SMALL_INPUT_BYTES:
-            break
-    return size
-
-
-def trim_defaults(spark: SparkSession, kept: tuple[str, ...]) -> None:
-    """Drops Hadoop's own defaults but for the kept: Spark copies and searches all settings for each file it reads."""
-    hadoop: Any = spark.sparkContext._jsc.hadoopConfiguration()
-    # these two load the last of them, which must not happen later
-    java(spark, "org.apache.hadoop.mapred.JobConf")()
-    java(spark, "org.apache.hadoop.fs.Path")("file:///").getFileSystem(hadoop)
-    dump = java(spark, "java.io.StringWriter")()
-    hadoop.dumpConfiguration(hadoop, dump)
-    for setting in json.loads(dump.toString())["properties"]:
-        if setting["resource"].endswith("-default.xml") and not setting["key"].startswith(kept):
-            hadoop.unset(setting["key"])
-    with contextlib.suppress(Py4JJavaError):  # a private map of where each setting came from, which is copied too
-        sources = hadoop.getClass().getDeclaredField("updatingResource")
-        sources.setAccessible(True)
-        sources.get(hadoop).keySet().retainAll(hadoop.getPropsWithPrefix("").keySet())
-
-
-def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
-    """A session for this run: the platform's under spark-submit, else a local one, with S3A where it is needed.
-
-    Raises JobError where Java or the S3A jars cannot be had, or a bucket cannot be listed.
-    """
-    if is_submitted():
-        return SparkSession.builder.getOrCreate()
-    home = os.environ.get("JAVA_HOME")
-    program = os.path.join(home, "bin", "java") if home else "java"
-    if not shutil.which(program):
-        raise JobError(f"Java 17 or newer is needed and {program} was not found; install it (Debian: {JAVA_PACKAGE})")
-    access, size = s3_conf(settings)
-    conf = LOCAL_CONF | (LOCAL_S3_CONF if access else LOCAL_FILES_CONF)
-    if settings.input.startswith("file://"):
-        size = local_bytes(settings.input)
-    java_options = []
-    if settings.input.startswith(("file://", "s3a://")) and size <= SMALL_INPUT_BYTES:
-        java_options.append(SMALL_INPUT_JAVA)
-    if os.path.isfile(CLASS_ARCHIVE):
-        java_options.append(f'"-XX:SharedArchiveFile={CLASS_ARCHIVE}"')  # Java ignores it where it does not fit
-    if java_options:
-        conf["spark.driver.defaultJavaOptions"] = " ".join(java_options)
-    if os.environ.get("LC_ALL") in ("C", "POSIX"):
-        os.environ["LC_ALL"] = "C.UTF-8"  # by its own locale, Java writes "?" for each other letter of a file's name
-    builder = SparkSession.builder.config(
-        map={**conf, "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower()}
-    )
-    with hushed(verbose) as printed:
-        try:
-            spark = builder.getOrCreate()
-        except Exception as error:
-            time.sleep(0.2)  # for the last that the JVM printed
-            text = b"".join(printed).decode(errors="replace")
-            for pattern, problem in START_PROBLEMS.items():
-                if match := re.search(pattern, text):
-                    raise JobError(problem.format(match[0])) from error
-            raise JobError(f"Spark did not start: {(text.strip() or str(error)).splitlines()[-1]}") from error
-    if not verbose:
-        spark.sparkContext.setLogLevel("OFF")  # an error is told in one line, at the end
-    is_local = settings.input.startswith("file://") and settings.output.startswith("file://")
-    trim_defaults(spark, LOCAL_DEFAULTS if is_local else STORAGE_DEFAULTS)
-    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
-    for key, value in access.items():  # not through the session's builder, which puts them on the JVM's command line
-        hadoop.set(key, value)
-    return spark
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The command
-# ---------------------------------------------------------------------------------------------------------------------
+CLEAN_UP_SECONDS = 20  # which an interrupted run has, unless it is interrupted again
 
 
 def explain(error: BaseException) -> str:
     """One line that says what went wrong, out of the hundred that Spark and Py4J say."""
     text = str(error)
-    if isinstance(error, JobError):
+    if hasattr(error, "exit_code"):
         return text
-    if isinstance(error, (ConnectionError, Py4JNetworkError)):
+    if isinstance(error, ConnectionError) or type(error).__name__ == "Py4JNetworkError":
         return "Spark's JVM has ended"
     causes = re.findall(r"^(?:Caused by: |: |.*executor (?:driver|\d+)\): )(.*)", text, re.MULTILINE)
     line = next((line for line in [*causes[-1:], *text.splitlines()] if line.strip()), type(error).__name__)
@@ -1309,31 +944,16 @@ def explain(error: BaseException) -> str:
 def show(report: dict[str, Any]) -> str:
     """The report as a table and a few lines."""
     lines = [f"{'table':<12}{'rows':>12}{'files':>8}{'bytes':>14}{'seconds':>9}"]
-    for name, table in report["tables"].items():
-        if name != REJECTED or table["rows"]:
-            lines.append(
-                f"{name:<12}{table['rows']:>12,}{table['files']:>8,}{table['bytes']:>14,}{table['seconds']:>9.1f}"
-            )
+    for name in TABLES:
+        rows, files, size, seconds, _ = report["tables"][name].values()
+        lines.append(f"{name:<12}{rows:>12,}{files:>8,}{size:>14,}{seconds:>9.1f}")
     if report["matched_share"] is not None:
         lines.append(f"plays that found their song: {report['matched_share']:.1%}")
-    rejected = sum(counts["rejected"] for counts in report["inputs"].values())
+    rejected = report["tables"][REJECTED]["rows"]
     lines.append(f"rejected lines: {rejected:,}" + (f", see {report['output']}/{REJECTED}" if rejected else ""))
-    if report["s3_requests"]:
-        lines.append("S3 requests: " + ", ".join(f"{kind} {count:,}" for kind, count in report["s3_requests"].items()))
     lines += [f"left alone, not written by this job: {stranger}" for stranger in report["strangers"]]
     lines.append(f"done in {report['seconds']:.1f} s, run {report['run_id']}")
     return "\n".join(lines)
-
-
-def save_report(spark: SparkSession, report: dict[str, Any], target: str) -> None:
-    """Writes the report as JSON to a local path or a URI that Hadoop understands."""
-    text = json.dumps(report, indent=1)
-    if "://" not in target:
-        with open(target, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        return
-    path = java(spark, "org.apache.hadoop.fs.Path")(target if is_submitted() else to_uri(target, ""))
-    write_text(path.getFileSystem(spark._jsc.hadoopConfiguration()), path, text)
 
 
 class Parser(argparse.ArgumentParser):
@@ -1350,14 +970,13 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
         description="Turns Sparkify's song and log JSON into a star schema of five parquet tables.",
         epilog="Exit code: 0 done, 1 the job failed, 2 wrong usage or configuration, 130 interrupted.",
     )
-    parser.add_argument("--config", metavar="FILE", help="the configuration (default: dl.cfg here or beside etl.py)")
-    parser.add_argument("--input", metavar="URI", help="the folder of song_data and log_data: a path, s3a://, s3://")
-    parser.add_argument("--output", metavar="URI", help="the folder of the five tables: a path, s3a://, s3://")
-    parser.add_argument("--report", metavar="FILE", help="write the run's report as JSON to this path or URI")
-    parser.add_argument(
-        "--max-rejected", metavar="SHARE", help="fail if more than this share of an input's lines is bad (0.01)"
-    )
-    parser.add_argument("--verbose", action="store_true", help="show Spark's log, and the stack trace of an error")
+    add = parser.add_argument
+    add("--config", metavar="FILE", help="the configuration (default: dl.cfg here or beside etl.py)")
+    add("--input", metavar="URI", help="the folder of song_data and log_data: a path, s3a://, s3://")
+    add("--output", metavar="URI", help="the folder of the five tables: a path, s3a://, s3://")
+    add("--report", metavar="FILE", help="write the run's report as JSON to this path or URI")
+    add("--max-rejected", metavar="SHARE", help="fail if more than this share of an input's lines is bad (0.01)")
+    add("--verbose", action="store_true", help="show Spark's log, and the stack trace of an error")
     options = parser.parse_args(argv)
     for name, value in vars(options).items():
         if value == "":
@@ -1365,51 +984,103 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def local_session(settings: Settings, verbose: bool) -> SparkSession:
+    """The session of a run without spark-submit, as laptop.py makes it."""
+    try:
+        import laptop
+    except ModuleNotFoundError as error:
+        if error.name != "laptop":
+            raise
+        raise ConfigError("laptop.py is not beside etl.py; without it, spark-submit runs the job") from None
+    return laptop.create_session(settings, verbose)
+
+
+class Work(threading.Thread):
+    """The job, in a thread of its own: a call to the JVM can't be interrupted, so the main thread only waits for it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(daemon=True)
+        self.options = options
+        self.spark = SparkSession.getActiveSession()  # a notebook's, which is left as it is
+        self.report: dict[str, Any] | None = None
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        is_own = self.spark is None
+        try:
+            self._run()
+        except Exception as error:
+            self.error = error
+        if self.spark and is_own:
+            with contextlib.suppress(Exception):  # the JVM may have died
+                self.spark.stop()
+
+    def _run(self) -> None:
+        if is_submitted():
+            self.spark = self.spark or SparkSession.builder.getOrCreate()
+            settings = make_settings(self.options, self.spark)
+        else:
+            settings = make_settings(self.options)
+            self.spark = self.spark or local_session(settings, self.options.verbose)
+        if settings.report:  # what forbids it is known before the work
+            try:
+                write_text(*open_path(self.spark, settings.report), '{"state": "started"}\n')
+            except Exception as error:
+                raise ConfigError(f"--report: {explain(error)}") from error
+        self.report = run(self.spark, settings)
+        if settings.report:
+            write_text(*open_path(self.spark, settings.report), json.dumps(self.report, indent=1) + "\n")
+        say(show(self.report))
+
+    def cancel(self) -> None:
+        """Ends the work, and gives it some seconds to clean up."""
+        give_up = time.monotonic() + CLEAN_UP_SECONDS
+        while self.spark and self.is_alive() and time.monotonic() < give_up:
+            with contextlib.suppress(Exception):
+                self.spark.sparkContext.cancelAllJobs()
+            self.join(0.5)
+
+    def left(self) -> str:
+        """What the work has left, in words."""
+        if self.report:
+            return "the lake is written, its report is not"
+        if self.error or not self.spark:
+            return getattr(self.error, "state", "the lake is unchanged")
+        return "its clean-up was cut short: files of both runs may lie in the tables until the next run"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the job by the command line's options; returns the exit code."""
-    spark, is_verbose = None, False
-    signals: list[int] = []
-
-    def stop(number: int, _: object) -> None:
-        signals.append(number)
-        if not spark:
-            raise KeyboardInterrupt
-
-    def listen() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal and YARN send it
-            signal.signal(number, stop)
-
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # opens what the caller has closed of stdin to stderr
+        pass
+    os.close(number)
+    is_interrupted = False
     try:
-        options = parse_options(argv)
-        is_verbose = options.verbose
-        settings = make_settings(options)
-        listen()
-        spark = create_session(settings, options.verbose)
-        listen()  # Spark has put a handler of its own in place, which breaks into calls to the JVM
-        with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(run, spark, settings)
-            while wait([work], timeout=0.2).not_done:
-                if signals:
-                    spark.sparkContext.cancelAllJobs()
-        report = work.result()
-        if options.report:
-            save_report(spark, report, options.report)
-        print(show(report))
+        work = Work(parse_options(argv))
+        work.start()
+        work.join()
+    except ConfigError as wrong:
+        print(f"etl.py: error: {wrong}", file=sys.stderr)
+        return wrong.exit_code
+    except KeyboardInterrupt:
+        is_interrupted = True
+        with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait
+            work.cancel()
+    error = work.error
+    if not error and not work.is_alive():
         return 0
-    except ConfigError as error:
-        print(f"etl.py: error: {error}", file=sys.stderr)
-        return 2
-    except (Exception, KeyboardInterrupt) as error:
-        if is_verbose:
-            traceback.print_exc()
-        state = getattr(error, "lake_state", "the lake is unchanged")
-        print(f"etl.py: error: {'interrupted' if signals else explain(error)}; {state}", file=sys.stderr)
-        return 128 + signals[0] if signals else 1
-    finally:
-        if spark:
-            with contextlib.suppress(Exception):  # a JVM that was killed
-                spark.stop()
+    if error and work.options.verbose:
+        traceback.print_exception(error)
+    problem = "interrupted" if is_interrupted or not error else explain(error)
+    code = 130 if is_interrupted else getattr(error, "exit_code", 1)
+    with contextlib.suppress(OSError):
+        print(f"etl.py: error: {problem}{'' if code == 2 else '; ' + work.left()}", file=sys.stderr, flush=True)
+    if work.is_alive():
+        os._exit(code)  # it waits for an answer that does not come, and Python would wait for it
+    return code
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal and a scheduler send them
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

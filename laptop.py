@@ -1,0 +1,323 @@
+"""The session of a plain `python etl.py`: what a cluster brings and a laptop does not.
+
+Java, settings for one machine, and for S3 the jars of S3A and the credentials that boto3 finds. Under spark-submit the
+platform owns all of that, and nobody imports this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any
+
+from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+if TYPE_CHECKING:
+    from etl import Settings
+
+CONF = {
+    "spark.app.name": "etl.py",
+    "spark.master": "local[*]",
+    "spark.ui.enabled": "false",
+    "spark.driver.memory": "2g",
+    "spark.sql.shuffle.partitions": "8",
+}
+LOCAL_FILES_CONF = {
+    # no .crc files, and no chmod process for each file; S3A can't do with it
+    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
+}
+S3_CONF = {
+    "spark.master": "local[32]",  # reading small files waits for S3, so more threads than cores
+    "spark.jars.packages": "org.apache.hadoop:hadoop-aws:3.4.1,org.apache.spark:spark-hadoop-cloud_2.13:4.0.2,"
+    "software.amazon.awssdk:s3:2.29.52,software.amazon.awssdk:s3-transfer-manager:2.29.52,"
+    "software.amazon.awssdk:sts:2.29.52",
+    # the SDK's bundle of 500 MB, what pyspark has already, and other clouds: 10 MB are left
+    "spark.jars.excludes": "software.amazon.awssdk:bundle,io.netty:*,com.fasterxml.jackson.*:*,org.slf4j:*,"
+    "org.apache.httpcomponents:*,commons-codec:*,org.eclipse.jetty:*,com.squareup.*:*,com.google.cloud.*:*,joda-time:*,"
+    "org.apache.hadoop:hadoop-client-*,org.apache.hadoop:hadoop-azure*,org.apache.hadoop:hadoop-cloud-storage,"
+    "org.wildfly.openssl:*",
+    # The magic committer: nothing can be seen before the commit and nothing is copied, 3 requests for each file
+    # instead of the file committer's 18.
+    "spark.sql.sources.commitProtocolClass": "org.apache.spark.internal.io.cloud.PathOutputCommitProtocol",
+    "spark.sql.parquet.output.committer.class": "org.apache.spark.internal.io.cloud.BindingParquetOutputCommitter",
+}
+S3A_CONF = {
+    # a hang is found by its silence; all tries of a request end in less than two minutes
+    "fs.s3a.connection.establish.timeout": "5s",
+    "fs.s3a.connection.timeout": "5s",
+    "fs.s3a.connection.request.timeout": "5s",
+    "fs.s3a.attempts.maximum": "2",
+    "fs.s3a.retry.limit": "4",
+    "fs.s3a.retry.interval": "200ms",
+    "fs.s3a.retry.throttle.limit": "6",
+    "fs.s3a.retry.throttle.interval": "200ms",
+    "mapreduce.outputcommitter.factory.scheme.s3a": "org.apache.hadoop.fs.s3a.commit.S3ACommitterFactory",
+    "fs.s3a.committer.name": "magic",
+    "fs.s3a.committer.magic.track.commits.in.memory.enabled": "true",
+    "fs.s3a.performance.flags": "create,mkdir",
+}
+CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
+AWS_ENDPOINT = re.compile(r"https://s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?")
+
+# A short run ends before what Java's second compiler makes has paid for itself, and so does a longer one that reads
+# small files from S3: it waits more than it computes. The sample takes a quarter less.
+SMALL_INPUT_BYTES = 128 << 20
+SMALL_INPUT_JAVA = "-XX:TieredStopAtLevel=1"
+
+JAVA_PACKAGE = "apt-get install openjdk-17-jre-headless"
+START_PROBLEMS = {
+    "UnsupportedClassVersionError": f"Java 17 or newer is needed and the one found is older (Debian: {JAVA_PACKAGE})",
+    "(?i)[^\n]*(?:could not (?:reserve|allocate)|cannot allocate memory|insufficient memory)[^\n]*": (
+        "too little memory for Spark's JVM: {0}"
+    ),
+    "unresolved dependency: [^:\\n]*": "cannot download the S3A jars: {0}; is Maven Central reachable?",
+}
+
+
+class SessionError(Exception):
+    """There is no session for this run: what it needs is not there or refuses, or what the user has set cannot work."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
+    """A local session for this run, with S3A where its input, output or report is on S3.
+
+    Raises SessionError, in one line: no Java, no S3A jars, a bucket that cannot be listed.
+    """
+    check_java()
+    uris = [settings.input, settings.output, *([settings.report] if settings.report else [])]
+    access: dict[str, str] = {}
+    if any(uri.startswith("s3a://") for uri in uris):
+        access, size = s3a_access(uris, settings.aws)
+    if settings.input.startswith("file://"):
+        size = local_bytes(settings.input)
+    conf = CONF | (S3_CONF if access else LOCAL_FILES_CONF)
+    conf["spark.ui.showConsoleProgress"] = str(sys.stderr.isatty()).lower()
+    if settings.input.startswith(("file://", "s3a://")) and size <= SMALL_INPUT_BYTES:
+        conf["spark.driver.defaultJavaOptions"] = SMALL_INPUT_JAVA
+    spark = start(conf, verbose)
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    for key, value in access.items():  # not by Spark's settings, which are on the JVM's command line
+        hadoop.set(key, value)
+    return spark
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Java and Spark
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_java() -> None:
+    """SessionError where there is no Java; SessionError where PySpark could not start it."""
+    home = os.environ.get("JAVA_HOME")
+    program = os.path.join(home, "bin", "java") if home else "java"
+    if not shutil.which(program):
+        raise SessionError(
+            f"Java 17 or newer is needed and {program} was not found; install it (Debian: {JAVA_PACKAGE})"
+        )
+    if not os.environ.get("PYSPARK_SUBMIT_ARGS", "pyspark-shell").rstrip().endswith("pyspark-shell"):
+        raise SessionError(
+            "PYSPARK_SUBMIT_ARGS must end with pyspark-shell, else PySpark cannot start Java with it", exit_code=2
+        )
+
+
+def start(conf: dict[str, str], verbose: bool) -> SparkSession:
+    """Starts Spark; what its JVM prints is shown only where that is asked for, or where it does not start."""
+    settings = SparkConf(loadDefaults=False).setAll(list(conf.items()))
+    with tempfile.TemporaryFile() as printed, java_locale():
+        output = {} if verbose else {"stdout": printed, "stderr": printed}
+        try:
+            gateway = launch_gateway(settings, output)  # type: ignore[no-untyped-call]
+            context = SparkContext(gateway=gateway, conf=settings)
+        except Exception as error:
+            raise SessionError(why_not_started(printed) or f"Spark did not start: {error}".splitlines()[0]) from error
+    if not verbose:
+        context.setLogLevel("OFF")  # an error is told in one line, at the end
+        if sys.stderr.isatty():
+            show_progress(context)
+    return SparkSession(context)
+
+
+@contextlib.contextmanager
+def java_locale() -> Iterator[None]:
+    """Starts Java with a locale in which it can spell all file names; in others it leaves files out without a word."""
+    before = os.environ.get("LC_ALL")
+    os.environ["LC_ALL"] = "C.UTF-8"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LC_ALL"]
+        else:
+            os.environ["LC_ALL"] = before
+
+
+def show_progress(context: SparkContext) -> None:
+    """Lets Spark's progress bar through to the terminal, though all else that the JVM prints is kept away from it."""
+    jvm: Any = context._jvm
+    terminal = getattr(jvm, "java.io.FileOutputStream")(os.ttyname(2))
+    getattr(jvm, "java.lang.System").setErr(getattr(jvm, "java.io.PrintStream")(terminal))
+
+
+def why_not_started(printed: IO[bytes]) -> str:
+    """The reason out of what the JVM printed; nothing where it printed nothing."""
+    time.sleep(0.2)  # for its last words
+    printed.seek(0)
+    text = printed.read().decode(errors="replace")
+    for pattern, problem in START_PROBLEMS.items():
+        if match := re.search(pattern, text):
+            return problem.format(match[0])
+    return f"Spark did not start: {text.strip().splitlines()[-1]}" if text.strip() else ""
+
+
+def local_bytes(uri: str) -> int:
+    """The bytes of a local folder's files, or of enough of them to know that they are many."""
+    size = 0
+    for path, _, files in os.walk(uri.removeprefix("file://")):
+        for name in files:
+            with contextlib.suppress(OSError):  # a broken link; reading tells
+                size += os.path.getsize(os.path.join(path, name))
+        if size > SMALL_INPUT_BYTES:
+            break
+    return size
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# S3
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    """S3A's settings for the URIs, of which the first is the input; and the bytes of its first files.
+
+    With the credentials that boto3 finds. Asks each bucket, so that a wrong key or place fails here, at once, in one
+    line.
+    """
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        raise SessionError(
+            "boto3 is needed for S3 outside a cluster: pip install -r requirements.txt", exit_code=2
+        ) from None
+    given = check_keys(aws)
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
+    try:
+        session = boto3.Session(*(given[name] for name in names))
+        credentials = session.get_credentials()
+        keys = credentials and credentials.get_frozen_credentials()
+    except (BotoCoreError, ClientError) as error:
+        raise SessionError(f"cannot get AWS credentials: {error}") from error
+    check_certificates(session)
+    conf, size = S3A_CONF | credentials_conf(keys), 0
+    written = {bucket_of(uri) for uri in uris[1:]}
+    for uri in filter(bucket_of, uris):
+        folders = ("song_data/", "log_data/") if uri == uris[0] else ("",)
+        is_open = keys and bucket_of(uri) not in written  # a public input needs no right of the caller's own
+        try:
+            try:
+                client = s3_client(session, given["AWS_ENDPOINT_URL"], is_signed=bool(keys))
+                size += listed_bytes(client, uri, folders)
+            except ClientError as error:
+                if not is_open or error.response["Error"]["Code"] != "AccessDenied":
+                    raise
+                client = s3_client(session, given["AWS_ENDPOINT_URL"], is_signed=False)
+                size += listed_bytes(client, uri, folders)
+                anonymous = CREDENTIALS_PROVIDER.format("Anonymous")
+                conf[f"fs.s3a.bucket.{bucket_of(uri)}.aws.credentials.provider"] = anonymous
+            conf |= bucket_conf(client, bucket_of(uri))
+        except ClientError as error:
+            problem = error.response["Error"]
+            hint = "" if keys else "; no AWS credentials were found, and without them only public buckets can be read"
+            raise SessionError(f"cannot list {uri}: {problem.get('Message')} ({problem['Code']}){hint}") from error
+        except BotoCoreError as error:
+            raise SessionError(f"cannot reach S3 for {uri}: {error}") from error
+    return conf, size
+
+
+def bucket_of(uri: str) -> str:
+    """The bucket of an s3a:// URI; empty for another."""
+    return uri.split("/")[2] if uri.startswith("s3a://") else ""
+
+
+def check_keys(aws: Mapping[str, str]) -> dict[str, str | None]:
+    """[AWS] of dl.cfg with None for what is empty; SessionError where half of a key is missing."""
+    given = {key: aws.get(key) or None for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")}
+    key, secret, token = given.values()
+    if bool(key) != bool(secret):
+        missing = "AWS_SECRET_ACCESS_KEY" if key else "AWS_ACCESS_KEY_ID"
+        raise SessionError(f"dl.cfg: {missing} in [AWS] is empty; give both halves of the key, or none", exit_code=2)
+    if token and not key:
+        raise SessionError(
+            "dl.cfg: AWS_SESSION_TOKEN in [AWS] needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", exit_code=2
+        )
+    return given | {key: aws.get(key) or None for key in ("AWS_REGION", "AWS_ENDPOINT_URL")}
+
+
+def check_certificates(session: Any) -> None:
+    """SessionError where boto3 trusts an authority that Java would not: it reads no file of certificates."""
+    bundle = os.environ.get("AWS_CA_BUNDLE") or session._session.get_config_variable("ca_bundle")
+    options = " ".join(os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "PYSPARK_SUBMIT_ARGS"))
+    if bundle and "javax.net.ssl.trustStore" not in options:
+        raise SessionError(
+            f"Java does not read AWS_CA_BUNDLE: run `keytool -importcert -noprompt -storepass changeit -file {bundle} "
+            "-keystore aws.p12`, then set JAVA_TOOL_OPTIONS=-Djavax.net.ssl.trustStore=aws.p12",
+            exit_code=2,
+        )
+
+
+def credentials_conf(keys: Any) -> dict[str, str]:
+    """S3A's settings for the keys that boto3 has found, or for none."""
+    if not keys:
+        return {"fs.s3a.aws.credentials.provider": CREDENTIALS_PROVIDER.format("Anonymous")}
+    conf = {"fs.s3a.access.key": keys.access_key, "fs.s3a.secret.key": keys.secret_key}
+    if keys.token:
+        conf["fs.s3a.session.token"] = keys.token
+    provider = CREDENTIALS_PROVIDER.format("Temporary" if keys.token else "Simple")
+    return conf | {"fs.s3a.aws.credentials.provider": provider}
+
+
+def s3_client(session: Any, endpoint: str | None, is_signed: bool) -> Any:
+    """boto3's client of S3, which soon tells where nothing answers; one that does not sign sees public buckets only."""
+    import botocore
+    from botocore.config import Config
+
+    signature = None if is_signed else botocore.UNSIGNED
+    retries = {"mode": "standard", "max_attempts": 4}
+    return session.client(
+        "s3",
+        region_name=session.region_name or "us-east-1",
+        endpoint_url=endpoint,
+        config=Config(signature_version=signature, connect_timeout=5, read_timeout=10, retries=retries),
+    )
+
+
+def listed_bytes(client: Any, uri: str, folders: tuple[str, ...]) -> int:
+    """The bytes of the first thousand files below each folder of a URI; of a URI itself it asks only for the right."""
+    bucket, _, prefix = uri.removeprefix("s3a://").partition("/")
+    size = 0
+    for folder in folders:
+        wanted = {"Prefix": (prefix and prefix + "/") + folder, "MaxKeys": 1000 if folder else 1}
+        page = client.list_objects_v2(Bucket=bucket, **wanted)
+        size += sum(file["Size"] for file in page.get("Contents", ()) if folder)
+    return size
+
+
+def bucket_conf(client: Any, bucket: str) -> dict[str, str]:
+    """S3A's settings for a bucket's own region, and for an endpoint that is not AWS's usual one."""
+    headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
+    conf = {f"fs.s3a.bucket.{bucket}.endpoint.region": headers.get("x-amz-bucket-region", client.meta.region_name)}
+    if not AWS_ENDPOINT.fullmatch(client.meta.endpoint_url):
+        conf |= {"fs.s3a.endpoint": client.meta.endpoint_url, "fs.s3a.path.style.access": "true"}
+    return conf
