@@ -2,14 +2,16 @@
 
     python queries/make_expected.py
 
-writes queries/expected/*.csv. The five tables come from tests/oracle.py; each function below has the name of a query
-and restates its question, so that a wrong query shows as well as a wrong lake.
+writes queries/expected/*.csv, and sample.json, by which check.py knows the sample's lake. The five tables come from
+tests/oracle.py; each function below has the name of a query and restates its question, so that a wrong query shows as
+well as a wrong lake.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -51,6 +53,23 @@ def day_of(play: Row) -> date:
     return start_time.date()
 
 
+def week_of(play: Row) -> date:
+    day = day_of(play)
+    return day - timedelta(days=day.weekday())
+
+
+def play_order(play: Row) -> tuple[Any, ...]:
+    return play["start_time"], play["session_id"], play["songplay_id"]
+
+
+def session_of(play: Row) -> tuple[str, int]:
+    return play["user_id"], play["session_id"]
+
+
+def paid_percent(plays: Sequence[Row]) -> Decimal:
+    return rounded(100 * sum(play["level"] == "paid" for play in plays), len(plays))
+
+
 class Questions:
     """The answers: the names of the columns, and the rows."""
 
@@ -60,6 +79,7 @@ class Questions:
         self.users = {row["user_id"]: row for row in lake.rows("users")}
         self.plays = lake.rows("songplays")
         self.known = [play for play in self.plays if play["song_id"] is not None]
+        self.by_user = dict(grouped(sorted(self.plays, key=play_order), itemgetter("user_id")))
         days = sorted(grouped(self.plays, day_of), key=itemgetter(0))
         self.days = [(*day.timetuple()[:3], plays) for day, plays in days]
 
@@ -91,7 +111,7 @@ class Questions:
 
     def plays_by_day(self) -> Answer:
         return "year month day plays listeners sessions", [
-            (*day, len(plays), different(plays, "user_id"), different(plays, "session_id")) for *day, plays in self.days
+            (*day, len(plays), different(plays, "user_id"), len({*map(session_of, plays)})) for *day, plays in self.days
         ]
 
     def paid_and_free_by_day(self) -> Answer:
@@ -104,8 +124,7 @@ class Questions:
 
     def level_changes_by_day(self) -> Answer:
         changes: defaultdict[date, list[str]] = defaultdict(list)
-        for _, plays in grouped(self.plays, lambda play: play["user_id"]):
-            plays.sort(key=lambda play: (play["start_time"], play["session_id"], play["songplay_id"]))
+        for plays in self.by_user.values():
             for before, after in pairwise(plays):
                 if before["level"] != after["level"]:
                     changes[day_of(after)].append(after["level"])
@@ -116,7 +135,7 @@ class Questions:
 
     def most_active_users(self) -> Answer:
         rows = []
-        for user_id, plays in grouped(self.plays, lambda play: play["user_id"]):
+        for user_id, plays in self.by_user.items():
             user, sessions = self.users[user_id], different(plays, "session_id")
             counts = (len(plays), sessions, len({day_of(play) for play in plays}), rounded(len(plays), sessions))
             rows.append((user_id, user["first_name"], user["last_name"], user["level"], *counts))
@@ -124,16 +143,94 @@ class Questions:
         return columns, sorted(rows, key=lambda row: (-row[4], row[0]))[:20]
 
     def session_length(self) -> Answer:
-        classes: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-        for _, plays in grouped(self.plays, lambda play: (play["user_id"], play["session_id"])):
+        bounds = {240: "240 or more", 120: "120 to 239", 60: "60 to 119", 30: "30 to 59", 10: "10 to 29", 0: "under 10"}
+        classes: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for _, plays in grouped(self.plays, session_of):
             times = [play["start_time"] for play in plays]
             minutes = (max(times) - min(times)) // timedelta(minutes=1)
-            from_minutes = max(bound for bound in (0, 10, 30, 60, 120, 240) if bound <= minutes)
-            classes[from_minutes].append((minutes, len(plays)))
-        return "from_minutes sessions plays longest", [
-            (bound, len(sessions), sum(plays for _, plays in sessions), max(sessions)[0])
-            for bound, sessions in sorted(classes.items())
+            length = next(name for bound, name in bounds.items() if bound <= minutes)
+            classes["one play" if len(plays) == 1 else length].append((minutes, len(plays)))
+        rows = []
+        for length in ("one play", *reversed(bounds.values())):
+            minutes, counts = zip(*classes[length], strict=True)
+            rows.append((length, len(counts), sum(counts), max(minutes) if length != "one play" else None))
+        return "length_in_minutes sessions plays longest_minutes", rows
+
+    def at_a_glance(self) -> Answer:
+        days = sorted(map(day_of, self.plays))
+        found = rounded(100 * len(self.known), len(self.plays))
+        row = (days[0], days[-1], len(days), len(self.by_user), paid_percent(self.plays), found)
+        return "first_day last_day plays listeners paid_percent song_found_percent", [row]
+
+    def weekly_listeners(self) -> Answer:
+        rows = []
+        for week, plays in sorted(grouped(self.plays, week_of), key=itemgetter(0)):
+            paying = {play["user_id"] for play in plays if play["level"] == "paid"}
+            counts = (len({*map(day_of, plays)}), different(plays, "user_id"), len(paying), len(plays))
+            rows.append((week, *counts, paid_percent(plays)))
+        return "week days listeners paid_listeners plays paid_percent", rows
+
+    def retention_by_week(self) -> Answer:
+        weeks = {user_id: {*map(week_of, plays)} for user_id, plays in self.by_user.items()}
+        last_week = max(map(max, weeks.values()))
+        rows = []
+        for first_week in sorted({*map(min, weeks.values())}):
+            cohort = [heard for heard in weeks.values() if min(heard) == first_week]
+            later = [first_week + timedelta(weeks=number) for number in (1, 2, 3, 4)]
+            shares = [rounded(100 * sum(week in heard for heard in cohort), len(cohort)) for week in later]
+            known = [share if week <= last_week else None for week, share in zip(later, shares, strict=True)]
+            rows.append((first_week, len(cohort), *known))
+        return "first_week listeners week_1_percent week_2_percent week_3_percent week_4_percent", rows
+
+    def plays_before_upgrade(self) -> Answer:
+        bounds = {1: "1 to 9", 10: "10 to 24", 25: "25 to 49", 50: "50 to 99", 100: "100 or more"}
+        classes: dict[int, list[int]] = {bound: [] for bound in bounds}
+        for plays in self.by_user.values():
+            levels = [play["level"] for play in plays]
+            upgrades = [number for number, change in enumerate(pairwise(levels), 1) if change == ("free", "paid")]
+            if upgrades:
+                classes[max(bound for bound in bounds if bound <= upgrades[0])].append(upgrades[0])
+        rows = [
+            (bounds[bound], len(counts), rounded(sum(counts), len(counts)))
+            for bound, counts in classes.items()
+            if counts
         ]
+        return "plays_before listeners mean_plays", rows
+
+    def silent_listeners(self) -> Answer:
+        end = max(play["start_time"] for play in self.plays)
+        rows = []
+        for user_id, plays in self.by_user.items():
+            user, last = self.users[user_id], plays[-1]
+            silent_days = (end - last["start_time"]).days
+            if silent_days >= 14:
+                names = (user["first_name"], user["last_name"], user["level"])
+                rows.append((user_id, *names, len(plays), day_of(last), silent_days))
+        columns = "user_id first_name last_name level plays last_day silent_days"
+        return columns, sorted(rows, key=lambda row: (-row[4], row[0]))[:20]
+
+    def devices(self) -> Answer:
+        names = {"iPhone": "iPhone", "iPad": "iPad", "Android": "Android", "Windows": "Windows", "Macintosh": "Mac"}
+
+        def device_of(play: Row) -> str | None:
+            agent = play["user_agent"]
+            words = {**names, "Linux": "Linux", "": "other"}
+            return None if agent is None else next(name for word, name in words.items() if word in agent)
+
+        rows = []
+        for device, plays in grouped(self.plays, device_of):
+            listeners = different(plays, "user_id")
+            rows.append((device, len(plays), listeners, rounded(len(plays), listeners), paid_percent(plays)))
+        rows.sort(key=lambda row: (-row[1], row[0] is None, row[0] or ""))
+        return "device plays listeners plays_per_listener paid_percent", rows
+
+    def one_month_by_level(self) -> Answer:
+        month = [play for play in self.plays if (play["start_time"].year, play["start_time"].month) == (2018, 11)]
+        rows = []
+        for level, plays in sorted(grouped(month, itemgetter("level")), key=itemgetter(0)):
+            sessions = len({*map(session_of, plays)})
+            rows.append((level, len(plays), different(plays, "user_id"), sessions, rounded(len(plays), sessions)))
+        return "level plays listeners sessions plays_per_session", rows
 
     def plays_by_place(self) -> Answer:
         rows = [
@@ -192,6 +289,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns.split())
             writer.writerows(["NULL" if value is None else value for value in row] for row in rows)
+    marks = {"song_id": min(questions.songs), "songplay_id": min(play["songplay_id"] for play in questions.plays)}
+    (options.out / "sample.json").write_text(json.dumps(marks) + "\n", encoding="utf-8")
     return 0
 
 

@@ -1,4 +1,6 @@
 -- Who listens most, in how many sessions and on how many days, and what is their level now?
+-- level is the latest one; a play's own level is songplays.level.
+-- bar: plays
 SELECT
     u.user_id,
     u.first_name,

@@ -1,4 +1,5 @@
 -- How many of each day's listeners play for the first time, and how many have come back?
+-- bar: new_listeners
 WITH heard AS (
     SELECT
         p.user_id,

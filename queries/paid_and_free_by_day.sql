@@ -1,4 +1,5 @@
 -- How do paid and free listening compare from day to day?
+-- bar: paid_percent
 WITH days AS (
     SELECT
         t.year,

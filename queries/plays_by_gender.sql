@@ -1,4 +1,6 @@
 -- How do women and men listen, as paying listeners and as free ones?
+-- level is the level at the play, so one listener may count in two rows.
+-- bar: plays_per_listener
 SELECT
     u.gender,
     p.level,

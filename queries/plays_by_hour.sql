@@ -1,4 +1,5 @@
 -- At which hours of the day (UTC) do people listen?
+-- bar: plays
 SELECT
     t.hour,
     COUNT(*) AS plays,

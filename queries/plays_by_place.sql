@@ -1,4 +1,5 @@
 -- Where are the plays heard?
+-- bar: plays
 SELECT
     location,
     COUNT(*) AS plays,

@@ -1,4 +1,5 @@
 -- On which days of the week (1 is Sunday) do people listen, in all and on a day with any plays?
+-- bar: plays_per_day
 WITH days AS (
     SELECT
         t.weekday,

@@ -1,4 +1,6 @@
 -- How many plays match no song of the catalogue, day by day?
+-- These are the plays that an inner join to songs or artists drops.
+-- bar: percent_without_song
 WITH days AS (
     SELECT
         t.year,

@@ -1,4 +1,6 @@
 -- From which decades are the songs of the catalogue (null: year unknown), and how often are they played?
+-- Plays are those that found their song. The year of a song is 0 in songs where it is unknown.
+-- bar: plays
 WITH counted AS (
     SELECT
         song_id,

@@ -1,4 +1,6 @@
 -- Which artists of the catalogue are played most, with how many of their songs, and where are they from?
+-- Only plays that found their song are counted.
+-- bar: plays
 SELECT
     a.artist_id,
     a.name AS artist,

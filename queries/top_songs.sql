@@ -1,4 +1,6 @@
 -- Which songs of the catalogue are played most, and by how many listeners?
+-- Only plays that found their song are counted.
+-- bar: plays
 SELECT
     s.song_id,
     s.title,
