@@ -89,8 +89,10 @@ def parquet_files(connection: DuckDBPyConnection, root: str, table: str) -> list
 
 def open_s3(connection: DuckDBPyConnection, uri: str, config: str | None) -> None:
     """Lets DuckDB read the bucket, by its extension from PyPI and with the credentials that etl.py would use."""
-    import duckdb_extension_httpfs
-
+    try:
+        import duckdb_extension_httpfs
+    except ImportError:
+        raise LakeError("DuckDB's part for S3 is not installed: pip install -r queries/requirements.txt") from None
     import laptop
 
     (extension,) = Path(duckdb_extension_httpfs.__file__).parent.rglob("*.duckdb_extension")
@@ -120,14 +122,17 @@ def duckdb_engine(lake: str, config: str | None) -> Iterator[Query]:
     root = re.sub("^s3a://", "s3://", uri.removeprefix("file://"))
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        if uri.startswith("s3a://"):
-            open_s3(connection, uri, config)
-        files = {table: parquet_files(connection, root, table) for table in etl.TABLES}
+        try:
+            if uri.startswith("s3a://"):
+                open_s3(connection, uri, config)
+            files = {table: parquet_files(connection, root, table) for table in etl.TABLES}
+        except duckdb.Error as error:
+            raise LakeError(f"cannot read {lake}: {etl.explain(error)}") from error
         refuse_missing(lake, [table for table in files if not files[table]])
         for table in files:
+            paths = ", ".join(map(quoted, files[table]))
+            rows = f"read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false)"
             try:
-                paths = ", ".join(map(quoted, files[table]))
-                rows = f"read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false)"
                 connection.execute(f"CREATE VIEW {table} AS SELECT {columns_of(table)} FROM {rows}")
             except duckdb.Error as error:
                 raise LakeError(f"cannot read table {table}: {etl.explain(error)}") from error

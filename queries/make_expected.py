@@ -13,7 +13,7 @@ import argparse
 import csv
 import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -108,6 +108,13 @@ class Questions:
             days = len({day_of(play) for play in plays})
             rows.append((weekday, days, len(plays), rounded(len(plays), days)))
         return "weekday days plays plays_per_day", sorted(rows)
+
+    def plays_by_weekday_and_hour(self) -> Answer:
+        days = Counter(day.isoweekday() for day in {*map(day_of, self.plays)})
+        plays = Counter((play["start_time"].hour, day_of(play).isoweekday()) for play in self.plays)
+        hours = sorted({hour for hour, _ in plays})
+        rows = [(hour, *(rounded(plays[hour, day], days[day]) for day in range(1, 8))) for hour in hours]
+        return "hour monday tuesday wednesday thursday friday saturday sunday", rows
 
     def plays_by_day(self) -> Answer:
         return "year month day plays listeners sessions", [

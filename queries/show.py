@@ -57,7 +57,7 @@ def as_table(answer: Answer, bar_column: str) -> str:
     cells = [list(map(as_cell, row)) for row in rows]
     if bar_column:
         values = [row[names.index(bar_column)] for row in rows]
-        largest = 100 if "percent" in bar_column else max(value for value in values if value is not None)
+        largest = 100 if "percent" in bar_column else max((value for value in values if value is not None), default=0)
         cells = [[*row, bar(value, largest)] for row, value in zip(cells, values, strict=True)]
         names, is_number = [*names, f"({bar_column})"], [*is_number, False]
     if len(cells) > MOST_ROWS:
