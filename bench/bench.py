@@ -527,29 +527,36 @@ def machine() -> dict[str, Any]:
 
 
 def draw(parts: Mapping[str, Any]) -> None:
-    """One line a figure: how far it is from its target, the spread as a bar; right of the line is better."""
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 8})
+    """A row for each figure: how far it is from its target, its spread as a bar; right of the line is better."""
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 9})
     from matplotlib.figure import Figure as Canvas
 
-    lines = [(f"{figure['what']} ({part['scale']:g})", figure) for part in parts.values() for figure in part["figures"]]
-    canvas = Canvas(figsize=(7, 0.6 + 0.26 * len(lines)), layout="constrained")
+    rows = [(part["scale"], figure) for part in parts.values() for figure in part["figures"]]
+    canvas = Canvas(figsize=(10, 1.3 + 0.3 * len(rows)), layout="constrained")
     axes = canvas.subplots()
-    for row, (_, figure) in enumerate(lines):
+    for row, (_, figure) in enumerate(rows):
         sign = -1 if figure["at_most"] else 1
         low, median, high = ((figure[name] / figure["target"]) ** sign for name in ("low", "median", "high"))
-        axes.plot([low, high], [row, row], color="0.6", linewidth=3, solid_capstyle="round")
+        axes.plot([low, high], [row, row], color="0.7", linewidth=5, solid_capstyle="round")
         axes.plot(median, row, "o", color="black", markerfacecolor="black" if figure["met"] else "white")
-        axes.annotate(f"{figure['median']:,g}", (median, row), (0, 4), textcoords="offset points", ha="center", size=6)
+        reached = f"{figure['median']:,.0f}" if figure["median"] >= 1000 else f"{figure['median']:.3g}"
+        limit = f"{'at most' if figure['at_most'] else 'at least'} {figure['target']:,g}"
+        axes.text(1.01, row, f"{reached}, target {limit}", transform=axes.get_yaxis_transform(), va="center")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log", base=2)
     left, right = axes.get_xlim()
     axes.set_xlim(min(left, 1 / 4), max(right, 4))
-    axes.set_ylim(-0.7, len(lines) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.7)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_yticks(range(len(lines)), [what for what, _ in lines])
-    axes.invert_yaxis()
-    axes.set_xlabel("times better than the target (filled: met); in brackets the scale")
-    canvas.savefig(HERE / "results.svg", metadata={"Date": None})
+    scales = [f" (at {scale:g} of the size)" if scale != 1 else "" for scale, _ in rows]
+    axes.set_yticks(range(len(rows)), [figure["what"] + scale for scale, (_, figure) in zip(scales, rows, strict=True)])
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("times better than the target; filled: met; grey: lowest to highest of the runs")
+    met = sum(figure["met"] for _, figure in rows)
+    axes.set_title(f"The job meets {met} of its {len(rows)} targets", loc="left", fontsize=12)
+    canvas.savefig(HERE / "results.svg", metadata={"Date": None}, bbox_inches="tight")
 
 
 def main() -> None:

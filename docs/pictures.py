@@ -25,7 +25,7 @@ STYLE = {"figure.dpi": 90, "axes.spines.top": False, "axes.spines.right": False,
 
 
 def drawn(draw: Callable[[pd.DataFrame, Figure], str]) -> Callable[[pd.DataFrame], Figure]:
-    """Makes the figure that a function draws on, with the sentence that it returns below it, or that nothing is there."""
+    """Makes the figure that a function draws on, with the sentence that it returns; or says that nothing is there."""
 
     def picture(answer: pd.DataFrame) -> Figure:
         with matplotlib.rc_context(STYLE):
