@@ -229,8 +229,7 @@ def full_run(config: Path, source: object, output: object, **environment: str) -
 def killed_at(moment: str, config: Path, source: object, output: object, **environment: str) -> None:
     """Runs the job until it is killed at a moment of killer.py."""
     program = Path(__file__).with_name("killer.py")
-    paths = {"KILL": moment, "PYTHONPATH": str(ROOT)}
-    with job(config, source, output, program, **paths, **environment) as running:
+    with job(config, source, output, program, KILL=moment, PYTHONPATH=str(ROOT), **environment) as running:
         code, errors = running.wait()
         assert code == -signal.SIGKILL, f"{moment} did not come: {errors}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -116,13 +117,14 @@ def test_gone_half_way(kind: str, nights: Nights, server: S3Server, tmp_path: Pa
 def test_ctrl_c_while_s3_is_silent(nights: Nights, server: S3Server, tmp_path: Path) -> None:
     prefix, half_way = f"silent-{tmp_path.name}", HalfWay("hang")
     server.upload(nights.lake, BUCKET, prefix)
-    with fault_proxy(server.port, half_way) as proxy:
-        with job(config_file(tmp_path, proxy.endpoint), RAW, f"s3a://{BUCKET}/{prefix}") as running:
-            running.until(lambda: half_way.has_come)
-            running.signal_all(signal.SIGINT)
-            asked = time.monotonic()
-            time.sleep(2)
-            running.signal_all(signal.SIGINT)  # a second one does not wait for the clean-up
-            assert "interrupted" in running.fails(expected_code=130)
-            assert time.monotonic() - asked < 10
+    with ExitStack() as stack:
+        proxy = stack.enter_context(fault_proxy(server.port, half_way))
+        running = stack.enter_context(job(config_file(tmp_path, proxy.endpoint), RAW, f"s3a://{BUCKET}/{prefix}"))
+        running.until(lambda: half_way.has_come)
+        running.signal_all(signal.SIGINT)
+        asked = time.monotonic()
+        time.sleep(2)
+        running.signal_all(signal.SIGINT)  # a second one does not wait for the clean-up
+        assert "interrupted" in running.fails(expected_code=130)
+        assert time.monotonic() - asked < 10
     check_whole(server.download(BUCKET, prefix, tmp_path / "lake"), nights.old.rows)
