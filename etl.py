@@ -87,13 +87,7 @@ TABLES = {
         "session_id bigint, location string, user_agent string, year int, month int"
     ),
 }
-KEYS = {
-    "songs": "song_id",
-    "artists": "artist_id",
-    "users": "user_id",
-    "time": "start_time",
-    "songplays": "songplay_id",
-}
+KEYS = {name: schema.names[0] for name, schema in TABLES.items()}
 DIMENSIONS = ("songs", "artists", "users", "time")
 SORTED_BY = {name: (key,) for name, key in KEYS.items()} | {
     "songs": ("artist_id", "song_id"),

@@ -6,6 +6,7 @@ platform owns all of that, and nobody imports this file.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -65,6 +66,7 @@ S3A_CONF = {
 }
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
+BUNDLE = "certificates"  # a setting of ours, not of S3A
 AWS_ENDPOINT = re.compile(r"https://s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?")
 
 # A short run ends before what Java's second compiler makes has paid for itself, and so does a longer one that reads
@@ -108,6 +110,8 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         conf["spark.driver.defaultJavaOptions"] = SMALL_INPUT_JAVA
     spark = start(conf, verbose)
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    if bundle := access.pop(BUNDLE, ""):
+        trust(spark, bundle)
     for key, value in access.items():  # not by Spark's settings, which are on the JVM's command line
         hadoop.set(key, value)
     return spark
@@ -215,8 +219,9 @@ def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str],
         keys = found and found.get_frozen_credentials()
     except (BotoCoreError, ClientError) as error:
         raise SessionError(f"cannot get AWS credentials: {error}") from error
-    check_certificates(session)
     conf, size = S3A_CONF | credentials_conf(keys), 0
+    if bundle := os.environ.get("AWS_CA_BUNDLE") or session._session.get_config_variable("ca_bundle"):
+        conf[BUNDLE] = bundle
     written = {bucket_of(uri) for uri in uris[1:]}
     for uri in filter(bucket_of, uris):
         folders = ("song_data/", "log_data/") if uri == uris[0] else ("",)
@@ -248,17 +253,22 @@ def bucket_of(uri: str) -> str:
     return uri.split("/")[2] if uri.startswith("s3a://") else ""
 
 
-def check_certificates(session: Any) -> None:
-    """SessionError where boto3 trusts an authority that Java would not, which reads no file of certificates."""
-    bundle = os.environ.get("AWS_CA_BUNDLE") or session._session.get_config_variable("ca_bundle")
-    options = os.environ.get("JAVA_TOOL_OPTIONS", "") + os.environ.get("PYSPARK_SUBMIT_ARGS", "")
-    if bundle and "javax.net.ssl.trustStore" not in options:
-        store = "-storepass changeit -keystore aws.p12"
-        raise SessionError(
-            f"Java does not read AWS_CA_BUNDLE: run `keytool -importcert -noprompt {store} -file {bundle}`, then set "
-            "JAVA_TOOL_OPTIONS=-Djavax.net.ssl.trustStore=aws.p12",
-            exit_code=2,
-        )
+def trust(spark: SparkSession, bundle: str) -> None:
+    """Lets Java trust the authorities that boto3 trusts by AWS_CA_BUNDLE: Java reads no file of PEM certificates."""
+
+    def java(name: str) -> Any:
+        return getattr(spark._jvm, name)
+
+    store = java("java.security.KeyStore").getInstance("JKS")  # which Java reads without its password
+    store.load(None, None)
+    certificates = java("java.security.cert.CertificateFactory").getInstance("X.509")
+    for certificate in certificates.generateCertificates(java("java.io.FileInputStream")(bundle)):
+        store.setCertificateEntry(str(store.size()), certificate)
+    path = os.path.join(tempfile.mkdtemp(), "trusted.jks")
+    atexit.register(shutil.rmtree, os.path.dirname(path), ignore_errors=True)
+    gateway: Any = spark.sparkContext._gateway
+    store.store(java("java.io.FileOutputStream")(path), gateway.new_array(gateway.jvm.char, 1))
+    java("java.lang.System").setProperty("javax.net.ssl.trustStore", path)
 
 
 def credentials_conf(keys: Any) -> dict[str, str]:
