@@ -17,6 +17,7 @@ from frames import make_frame
 from pyspark.sql import DataFrame, SparkSession
 
 import etl
+import laptop
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data"
@@ -39,7 +40,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """A small local session, with the job's own SQL settings."""
-    conf = etl.LOCAL_CONF | etl.LOCAL_FILES_CONF | {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
+    conf = laptop.CONF | laptop.LOCAL_FILES_CONF | {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
     session = SparkSession.builder.config(map={**conf, **etl.SQL_CONF}).getOrCreate()
     session.sparkContext.setLogLevel("OFF")
     yield session
