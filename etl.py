@@ -44,7 +44,7 @@ from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 if __name__ == "__main__":  # until main hears it, Ctrl-C says no more than this
-    signal.signal(signal.SIGINT, lambda *_: os.write(2, b"etl.py: error: interrupted\\n") and os._exit(130))
+    signal.signal(signal.SIGINT, lambda *_: os.write(2, b"etl.py: error: interrupted\n") and os._exit(130))
 
 from pyspark import SparkFiles
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -1001,6 +1001,7 @@ class Work(threading.Thread):
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(daemon=True)
         self.options = options
+        self.has_ended = threading.Event()  # Python before 3.13 takes a thread for dead if its join is interrupted
         self.spark = SparkSession.getActiveSession()  # a notebook's, which is left as it is
         self.report: dict[str, Any] | None = None
         self.error: Exception | None = None
@@ -1014,6 +1015,7 @@ class Work(threading.Thread):
         if self.spark and is_own:
             with contextlib.suppress(Exception):  # the JVM may have died
                 self.spark.stop()
+        self.has_ended.set()
 
     def _run(self) -> None:
         if is_submitted():
@@ -1035,10 +1037,9 @@ class Work(threading.Thread):
     def cancel(self) -> None:
         """Ends the work, and gives it some seconds to clean up."""
         give_up = time.monotonic() + CLEAN_UP_SECONDS
-        while self.spark and self.is_alive() and time.monotonic() < give_up:
+        while self.spark and not self.has_ended.wait(0.5) and time.monotonic() < give_up:
             with contextlib.suppress(Exception):
                 self.spark.sparkContext.cancelAllJobs()
-            self.join(0.5)
 
     def left(self) -> str:
         """What the work has left, in words."""
@@ -1058,7 +1059,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         work = Work(parse_options(argv))
         work.start()
-        work.join()
+        work.has_ended.wait()
     except ConfigError as wrong:
         print(f"etl.py: error: {wrong}", file=sys.stderr)
         return wrong.exit_code
@@ -1067,7 +1068,7 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait
             work.cancel()
     error = work.error
-    if not error and not work.is_alive():
+    if work.has_ended.is_set() and not error:
         return 0
     if error and work.options.verbose:
         traceback.print_exception(error)
@@ -1075,7 +1076,7 @@ def main(argv: list[str] | None = None) -> int:
     code = 130 if is_interrupted else getattr(error, "exit_code", 1)
     with contextlib.suppress(OSError):
         print(f"etl.py: error: {problem}{'' if code == 2 else '; ' + work.left()}", file=sys.stderr, flush=True)
-    if work.is_alive():
+    if not work.has_ended.is_set():
         os._exit(code)  # it waits for an answer that does not come, and Python would wait for it
     return code
 
