@@ -552,18 +552,17 @@ class Lake:
         self._clean(name)
         before = self._files(name)
         rows, folders = table.agg(F.count("*"), F.countDistinct(*partitions, F.lit(1))).first() or (0, 0)
-        appending, has_appended = time.monotonic(), False
+        appending = time.monotonic()
         self.mixed.add(name)
         try:
             if rows or name != REJECTED:  # an empty table is a file with its columns, so that readers find them
                 partitions = partitions if rows else ()
                 self._append(name, arrange(table, rows, folders, partitions, SORTED_BY[name]), partitions)
-            has_appended = True
-            new = self._new_files(name, before, has_appended)
+            new = self._new_files(name, before)
             if (found := self._count(name, table.schema, new)) != rows:
                 raise JobError(f"{self._path(name).toString()} has {found:,} rows after the write instead of {rows:,}")
         except Exception:
-            self._take_back(name, before, has_appended)
+            self._take_back(name, before)
             raise
         self.published.append(name)
         self._delete(name, list(filter(write_id, before)))
@@ -582,15 +581,17 @@ class Lake:
         except Exception as error:
             raise JobError(f"cannot write {path}: {explain(error)}") from error
 
-    def _new_files(self, name: str, before: dict[str, int], has_appended: bool) -> dict[str, int]:
-        """This run's files, with their sizes: those that carry its id.
+    def _is_own(self, file: str) -> bool:
+        return self.run_id in file.rpartition("/")[2]
 
-        Where Spark (3.5) or a platform's committer does not name them so, they are the one write that is new once this
-        one has ended well. Of a write that failed nothing can be told there, and nothing is claimed.
+    def _new_files(self, name: str, before: dict[str, int]) -> dict[str, int]:
+        """This run's files, with their sizes: those that carry its id, or else the one write that is new.
+
+        Spark 3.5 and a platform's committer may not name them so. Nothing is deleted by such a guess.
         """
         new = {file: size for file, size in self._files(name).items() if file not in before}
-        named = {file: size for file, size in new.items() if self.run_id in file.rpartition("/")[2]}
-        return named or (new if has_appended and len(set(map(write_id, new))) == 1 else {})
+        own = {file: size for file, size in new.items() if self._is_own(file)}
+        return own or (new if len(set(map(write_id, new))) == 1 else {})
 
     def _count(self, name: str, schema: T.StructType, files: dict[str, int]) -> int:
         """The rows of these files, which are of one write, as a reader finds them."""
@@ -601,11 +602,11 @@ class Lake:
         reader = reader.option("pathGlobFilter", f"*{write_id(next(iter(files)))}*")
         return (reader.json(path) if name == REJECTED else reader.parquet(path)).count()
 
-    def _take_back(self, name: str, before: dict[str, int], has_appended: bool) -> None:
-        """After a failure: deletes this run's own files of a table, and no others."""
+    def _take_back(self, name: str, before: dict[str, int]) -> None:
+        """After a failure: deletes the files that carry this run's id, and no others."""
         with contextlib.suppress(Exception):  # the storage may be gone; then the table stays among the mixed
             self._clean(name)
-            self._delete(name, list(self._new_files(name, before, has_appended)))
+            self._delete(name, list(filter(self._is_own, self._files(name))))
             if self._files(name).keys() <= before.keys():
                 self.mixed.remove(name)
 
@@ -1055,6 +1056,7 @@ def main(argv: list[str] | None = None) -> int:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # opens what the caller has closed of stdin to stderr
         pass
     os.close(number)
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
     is_interrupted = False
     try:
         work = Work(parse_options(argv))
