@@ -997,6 +997,7 @@ def main(argv: list[str] | None = None) -> int:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # opens what the caller has closed of stdin to stderr
         pass
     os.close(number)
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
     sessions = [session for session in [SparkSession.getActiveSession()] if session]
     is_own, problem = not sessions, ""
     try:
