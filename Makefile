@@ -11,7 +11,6 @@ help: ## this list
 run: java .venv/run ## run the job on the sample: data/ to lake/
 	$(BIN)/python etl.py
 	$(BIN)/python queries/check.py --lake lake
-	@$(MAKE) --no-print-directory -s .venv/archived
 
 test: java .venv/dev ## the tests (15 minutes on 2 slow cores)
 	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/yarn -n 2 --dist loadfile --no-loadscope-reorder
@@ -24,7 +23,7 @@ check: .venv/dev ## ruff and mypy
 notebook: java .venv/dev ## open the notebook in JupyterLab
 	$(BIN)/jupyter lab etl.ipynb
 
-bench: java .venv/bench .venv/archived ## the benchmark (15 minutes)
+bench: java .venv/bench ## the benchmark (15 minutes)
 	$(BIN)/python bench/bench.py
 
 test-yarn: java .venv/dev ## the job on a real YARN on this machine
@@ -65,13 +64,4 @@ java:
 
 .venv/bench: .venv/dev bench/requirements.txt
 	$(BIN)/python -m pip install -q -r bench/requirements.txt
-	@touch $@
-
-# Java writes the archive when it ends, after Python, and the pipe stays open as long.
-.venv/archived: requirements.txt | java .venv/run
-	@echo "archiving Spark's classes, once: it makes each start some seconds faster"
-	@PYSPARK_SUBMIT_ARGS="--driver-java-options -XX:ArchiveClassesAtExit=.venv/unfinished.jsa pyspark-shell" \
-		$(BIN)/python etl.py --output .venv/lake --verbose 2>&1 | cat >.venv/archive.log
-	@rm -rf .venv/lake
-	@[ ! -f .venv/unfinished.jsa ] || mv -f .venv/unfinished.jsa .venv/etl.jsa
 	@touch $@

@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -35,7 +36,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import reduce
@@ -86,13 +87,7 @@ TABLES = {
         "session_id bigint, location string, user_agent string, year int, month int"
     ),
 }
-KEYS = {
-    "songs": "song_id",
-    "artists": "artist_id",
-    "users": "user_id",
-    "time": "start_time",
-    "songplays": "songplay_id",
-}
+KEYS = {name: schema.names[0] for name, schema in TABLES.items()}
 DIMENSIONS = ("songs", "artists", "users", "time")
 SORTED_BY = {name: (key,) for name, key in KEYS.items()} | {
     "songs": ("artist_id", "song_id"),
@@ -422,15 +417,6 @@ def write_id(file: str) -> str:
     return match[1] if match else ""
 
 
-def is_running(pid: int) -> bool:
-    """True where this machine has the process, and it is not this one."""
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return pid != os.getpid()
-
-
 def arrange(table: DataFrame, rows: int, folders: int, partitions: tuple[str, ...], sort: tuple[str, ...]) -> DataFrame:
     """The frame, spread over tasks as it is to be written: one file in a small folder, several in a large one."""
     if partitions and rows < SMALL_FOLDER_ROWS * folders:
@@ -450,8 +436,8 @@ class Lake:
     never have each other's files in their lists.
     """
 
-    def __init__(self, spark: SparkSession, root: str, run_id: str) -> None:
-        self.spark, self.run_id = spark, run_id
+    def __init__(self, spark: SparkSession, root: str, run_id: str, partitions: dict[str, tuple[str, ...]]) -> None:
+        self.spark, self.run_id, self.partitions = spark, run_id, partitions
         self.fs, self.root = open_path(spark, f"{root}/")
         self.lock = self._path(LOCK + run_id)
         self.published: list[str] = []  # tables of which this run's rows are proven
@@ -463,16 +449,14 @@ class Lake:
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Holds the lake for this run. What fails is raised as a JobError that tells the state of the lake."""
-        stop, is_new = threading.Event(), True
-        heart = threading.Thread(target=self._beat, args=[stop], daemon=True)
+        stop, is_new = threading.Event(), not self.fs.exists(self.root)
+        heart = threading.Thread(target=self._renew_lock, args=[stop], daemon=True)
         try:
-            is_new = not self.fs.exists(self.root)
             self._write_lock()
             heart.start()
             self._refuse_others()
-            probe = self._path("_probe")
-            write_text(self.fs, probe, "")
-            self.fs.delete(probe, False)  # fails here where it is forbidden, not after the first append
+            write_text(self.fs, self._path("_probe"), "")
+            self.fs.delete(self._path("_probe"), False)  # fails here where it is forbidden, not after the first append
             yield
         except Exception as error:
             raise JobError(explain(error), self._state()) from error
@@ -490,8 +474,8 @@ class Lake:
         who = {"host": socket.gethostname(), "pids": pids, "application": self.spark.sparkContext.applicationId}
         write_text(self.fs, self.lock, json.dumps(who))
 
-    def _beat(self, stop: threading.Event) -> None:
-        """Renews the lock, unless another run has taken this one for dead; one missed beat is no harm."""
+    def _renew_lock(self, stop: threading.Event) -> None:
+        """Until the run ends, or another has taken it for dead; one missed beat is no harm."""
         while not stop.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(Exception):
                 if self.fs.exists(self.lock):
@@ -505,20 +489,23 @@ class Lake:
             stream = self.fs.open(self._path(name))
             who = json.loads(java(self.spark, "org.apache.commons.io.IOUtils").toString(stream, "UTF-8") or "{}")
             stream.close()
-            is_gone = who.get("host") == socket.gethostname() and not any(map(is_running, who["pids"]))
+            pids = [
+                pid for pid in who.get("pids", ()) if java(self.spark, "java.lang.ProcessHandle").of(pid).isPresent()
+            ]
+            is_gone = who.get("host") == socket.gethostname() and not pids
             is_silent = now - times[name] > DEAD_AFTER_SECONDS * 1000
-            # the same application has it from its earlier attempt on YARN
+            # this application has the lock of its earlier attempt on YARN, or of an earlier run in this session
             if not (is_gone or is_silent or who.get("application") == self.spark.sparkContext.applicationId):
                 raise JobError(
                     f"another run is at work on {self.root.toString()}: run {name.removeprefix(LOCK)}, process "
-                    f"{who.get('pids', ['?'])[0]} on {who.get('host', '?')}; wait for it to end"
+                    f"{who.get('pids', '?')[0]} on {who.get('host', '?')}; wait for it to end"
                 )
             self.fs.delete(self._path(name), False)
-        for table in OUTPUTS if not {MARKER, OLD_MARKER} & times.keys() else ():
-            if any(map(write_id, self._files(table))):
+        if not {MARKER, OLD_MARKER} & times.keys():
+            for path in (self._path(name).toString() for name in OUTPUTS if any(map(write_id, self._files(name)))):
                 raise JobError(
-                    f"{self._path(table).toString()} holds data files, and {self.root.toString()} is no lake of this "
-                    f"job; give another output, or make a file {MARKER} there to let the job replace them"
+                    f"{path} holds data files, and {self.root.toString()} is no lake of this job; give another output, "
+                    f"or make a file {MARKER} there to let the job replace them"
                 )
 
     def _state(self) -> str:
@@ -529,42 +516,39 @@ class Lake:
             return f"{state or 'the old rows are whole'}; files of both runs may lie in {mixed} until the next run"
         return state or "the lake is unchanged"
 
-    def publish(self, tables: dict[str, DataFrame], partitions: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    def publish(self, tables: dict[str, DataFrame]) -> dict[str, dict[str, Any]]:
         """Replaces the rows of all tables: songplays last, so that no play points at a row that is not there yet.
 
         Returns for each its rows, files, bytes and seconds, for how many of these a reader may see both runs' rows
         (`mixed_seconds`, at most), and the files that Spark did not write, which are left alone (`strangers`).
         """
         write_text(self.fs, self._path(MARKER), MARKER_TEXT)
-        dimensions = [name for name in tables if name != "songplays"]
-        with ThreadPoolExecutor(len(dimensions)) as pool:
-            replaced = pool.map(lambda name: self._replace(name, tables[name], partitions.get(name, ())), dimensions)
-            published = dict(zip(dimensions, replaced, strict=True))
-        return published | {
-            "songplays": self._replace("songplays", tables["songplays"], partitions.get("songplays", ()))
-        }
+        first = [name for name in tables if name != "songplays"]
+        with ThreadPoolExecutor(len(first)) as pool:
+            published = dict(zip(first, pool.map(self._replace, first, map(tables.get, first)), strict=True))
+        return published | {"songplays": self._replace("songplays", tables["songplays"])}
 
-    def _replace(self, name: str, table: DataFrame, partitions: tuple[str, ...]) -> dict[str, Any]:
+    def _replace(self, name: str, table: DataFrame) -> dict[str, Any]:
         """Replaces a table's rows by the frame's."""
         if not self.fs.exists(self.lock):
             raise JobError(f"another run has taken over {self.root.toString()}: run {self.run_id} was silent too long")
-        started = time.monotonic()
-        self._clean(name)
+        started, partitions = time.monotonic(), self.partitions.get(name, ())
+        self._tidy(self._path(name))
         before = self._files(name)
         rows, folders = table.agg(F.count("*"), F.countDistinct(*partitions, F.lit(1))).first() or (0, 0)
-        appending, has_appended = time.monotonic(), False
+        appending = time.monotonic()
         self.mixed.add(name)
         try:
             if rows or name != REJECTED:  # an empty table is a file with its columns, so that readers find them
-                partitions = partitions if rows else ()
-                self._append(name, arrange(table, rows, folders, partitions, SORTED_BY[name]), partitions)
-            has_appended = True
-            new = self._new_files(name, before, has_appended)
+                self._append(
+                    name, arrange(table, rows, folders, partitions, SORTED_BY[name]), partitions if rows else ()
+                )
+            new = self._new_files(name, before)
             if (found := self._count(name, table.schema, new)) != rows:
-                raise JobError(f"{self._path(name).toString()} has {found:,} rows after the write instead of {rows:,}")
-        except Exception:
-            self._take_back(name, before, has_appended)
-            raise
+                raise JobError(f"it has {found:,} rows after the write instead of {rows:,}")
+        except Exception as error:
+            self._take_back(name, before)
+            raise JobError(f"cannot write {self._path(name).toString()}: {explain(error)}") from error
         self.published.append(name)
         self._delete(name, list(filter(write_id, before)))
         self.mixed.remove(name)
@@ -577,35 +561,30 @@ class Lake:
         writer = table.write.mode("append").partitionBy(*partitions)
         writer = writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", False)
         writer = writer.option("mapreduce.output.basename", f"part-{self.run_id}")  # Spark 3.5 does not know it
-        try:
-            writer.json(path) if name == REJECTED else writer.parquet(path)
-        except Exception as error:
-            raise JobError(f"cannot write {path}: {explain(error)}") from error
+        writer.json(path) if name == REJECTED else writer.parquet(path)
 
-    def _new_files(self, name: str, before: dict[str, int], has_appended: bool) -> dict[str, int]:
-        """This run's files, with their sizes: those that carry its id.
+    def _new_files(self, name: str, before: dict[str, int]) -> dict[str, int]:
+        """The files of this run's write, with their sizes: those with its id, or where none has one, the new write's.
 
-        Where Spark (3.5) or a platform's committer does not name them so, they are the one write that is new once this
-        one has ended well. Of a write that failed nothing can be told there, and nothing is claimed.
+        Spark 3.5 and a platform's committer may not name them so.
         """
         new = {file: size for file, size in self._files(name).items() if file not in before}
-        named = {file: size for file, size in new.items() if self.run_id in file.rpartition("/")[2]}
-        return named or (new if has_appended and len(set(map(write_id, new))) == 1 else {})
+        named = {file: size for file, size in new.items() if self.run_id in file}
+        return named or (new if len(set(map(write_id, new))) == 1 else {})
 
     def _count(self, name: str, schema: T.StructType, files: dict[str, int]) -> int:
         """The rows of these files, which are of one write, as a reader finds them."""
         if not files:
             return 0
-        path = literal(self._path(name).toString())
         reader = self.spark.read.schema(schema).option("recursiveFileLookup", True)
         reader = reader.option("pathGlobFilter", f"*{write_id(next(iter(files)))}*")
+        path = literal(self._path(name).toString())
         return (reader.json(path) if name == REJECTED else reader.parquet(path)).count()
 
-    def _take_back(self, name: str, before: dict[str, int], has_appended: bool) -> None:
-        """After a failure: deletes this run's own files of a table, and no others."""
+    def _take_back(self, name: str, before: dict[str, int]) -> None:
+        """After a failure: deletes the files that surely are this run's own, and no others."""
         with contextlib.suppress(Exception):  # the storage may be gone; then the table stays among the mixed
-            self._clean(name)
-            self._delete(name, list(self._new_files(name, before, has_appended)))
+            self._delete(name, [file for file in self._files(name) if self.run_id in file])
             if self._files(name).keys() <= before.keys():
                 self.mixed.remove(name)
 
@@ -620,10 +599,10 @@ class Lake:
         return {file: size for file, size in files.items() if not re.search(r"/[._]", file[below:])}
 
     def _delete(self, table: str, files: list[str]) -> None:
-        """Deletes files of a table, and its empty folders, also those that a dead run has left."""
+        """Deletes files of a table, and the folders that this empties."""
         path = self._path(table)
         paths = [java(self.spark, "org.apache.hadoop.fs.Path")(file) for file in files]
-        if paths and self.fs.hasPathCapability(path, "fs.capability.bulk.delete"):  # since Hadoop 3.4.1
+        if self.fs.hasPathCapability(path, "fs.capability.bulk.delete"):  # since Hadoop 3.4.1; 250 keys a request on S3
             bulk = self.fs.createBulkDelete(path)
             for start in range(0, len(paths), bulk.pageSize()):
                 for failed in bulk.bulkDelete(paths[start : start + bulk.pageSize()]):
@@ -631,22 +610,19 @@ class Lake:
         else:
             for each in paths:
                 self.fs.delete(each, False)
-        if not str(self.fs.getUri()).startswith("s3") and self.fs.exists(path):
-            self._prune(path)
+        self._tidy(path)
 
-    def _prune(self, folder: Any) -> None:
-        for status in self.fs.listStatus(folder):
-            if status.isDirectory() and "=" in status.getPath().getName():
-                self._prune(status.getPath())
-        if not self.fs.listStatus(folder):
-            self.fs.delete(folder, False)
-
-    def _clean(self, table: str) -> None:
-        """Removes what committers leave behind when they die."""
-        path = self._path(table)
-        for status in self.fs.listStatus(path) if self.fs.exists(path) else ():
-            if status.getPath().getName().startswith(LEFTOVERS):
+    def _tidy(self, folder: Any) -> None:
+        """Removes what committers and runs that died leave in a table's folder: their own folders, and empty ones."""
+        has_folders = not str(self.fs.getUri()).startswith("s3")
+        for status in self.fs.listStatus(folder) if self.fs.exists(folder) else ():
+            name = status.getPath().getName()
+            if name.startswith(LEFTOVERS):
                 self.fs.delete(status.getPath(), True)
+            elif has_folders and status.isDirectory() and "=" in name:
+                self._tidy(status.getPath())
+        if has_folders and self.fs.exists(folder) and not self.fs.listStatus(folder):
+            self.fs.delete(folder, False)
 
 
 # --- The run: read, build, check, publish, report --------------------------------------------------------------------
@@ -676,15 +652,10 @@ def configured(spark: SparkSession) -> Iterator[Callable[[DataFrame], DataFrame]
     """The SQL settings of a run, and a way to keep frames in memory; both end with it, as the session may be shared."""
     before = {key: spark.conf.get(key, None) for key in SQL_CONF}
     kept: list[DataFrame] = []
-
-    def keep(frame: DataFrame) -> DataFrame:
-        kept.append(frame.persist())
-        return frame
-
     try:
         for key, value in SQL_CONF.items():
             spark.conf.set(key, value)
-        yield keep
+        yield lambda frame: kept.append(frame.persist()) or frame  # type: ignore[func-returns-value]
     finally:
         with contextlib.suppress(Exception):  # the JVM may have died
             for frame in kept:
@@ -754,7 +725,7 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = sa
         song_lines, log_lines = read_songs(spark, folders["song_data"]), read_logs(spark, folders["log_data"])
         lines = {"song_data": song_lines, "log_data": log_lines}
         inputs = {name: {"files": list_files(spark, folders[name], rows)} for name, rows in lines.items()}
-        lake = Lake(spark, settings.output, run_id)
+        lake = Lake(spark, settings.output, run_id, settings.partitions)
         with lake.claimed():
             for name, rows in lines.items():
                 inputs[name] |= count_lines(folders[name], keep(rows), settings.max_rejected)
@@ -778,7 +749,7 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = sa
                 rows.filter("reason IS NOT NULL").select(F.lit(name).alias("input"), "source_file", "reason", "line")
                 for name, rows in lines.items()
             ]
-            published = lake.publish({REJECTED: reduce(DataFrame.unionAll, rejected)} | tables, settings.partitions)
+            published = lake.publish({REJECTED: reduce(DataFrame.unionAll, rejected)} | tables)
             step("write", f"wrote {sum(table['files'] for table in published.values()):,} files to {settings.output}")
     return {
         "run_id": run_id,
@@ -927,7 +898,7 @@ def make_settings(options: argparse.Namespace, spark: SparkSession | None = None
 CLEAN_UP_SECONDS = 20  # which an interrupted run has, unless it is interrupted again
 
 
-def explain(error: BaseException) -> str:
+def explain(error: BaseException | None) -> str:
     """One line that says what went wrong, out of the hundred that Spark and Py4J say."""
     text = str(error)
     if hasattr(error, "exit_code"):
@@ -984,70 +955,41 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def local_session(settings: Settings, verbose: bool) -> SparkSession:
-    """The session of a run without spark-submit, as laptop.py makes it."""
-    try:
+def work(options: argparse.Namespace, sessions: list[SparkSession]) -> None:
+    """The whole job; adds its session to the given ones, of which a first one, a notebook's, is used and left alone."""
+    if is_submitted():
+        sessions += [] if sessions else [SparkSession.builder.getOrCreate()]
+        settings = make_settings(options, sessions[0])
+    else:
+        settings = make_settings(options)
+        if not importlib.util.find_spec("laptop"):
+            raise ConfigError("laptop.py is not beside etl.py; without it, spark-submit runs the job")
         import laptop
-    except ModuleNotFoundError as error:
-        if error.name != "laptop":
-            raise
-        raise ConfigError("laptop.py is not beside etl.py; without it, spark-submit runs the job") from None
-    return laptop.create_session(settings, verbose)
 
-
-class Work(threading.Thread):
-    """The job, in a thread of its own: a call to the JVM can't be interrupted, so the main thread only waits for it."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        super().__init__(daemon=True)
-        self.options = options
-        self.spark = SparkSession.getActiveSession()  # a notebook's, which is left as it is
-        self.report: dict[str, Any] | None = None
-        self.error: Exception | None = None
-        self.done = threading.Event()  # Thread.join, when it is interrupted, takes the thread for ended
-
-    def run(self) -> None:
-        is_own = self.spark is None
+        sessions += [] if sessions else [laptop.create_session(settings, options.verbose)]
+    spark = sessions[0]
+    if settings.report:  # what forbids it is known before the work
         try:
-            self._run()
+            write_text(*open_path(spark, settings.report), '{"state": "started"}\n')
         except Exception as error:
-            self.error = error
-        if self.spark and is_own:
-            with contextlib.suppress(Exception):  # the JVM may have died
-                self.spark.stop()
-        self.done.set()
+            raise ConfigError(f"--report: {explain(error)}") from error
+    report = run(spark, settings)
+    say(show(report))
+    if settings.report:
+        try:
+            write_text(*open_path(spark, settings.report), json.dumps(report, indent=1) + "\n")
+        except JobError as error:
+            raise JobError(str(error), "the lake is written, its report is not") from error
 
-    def _run(self) -> None:
-        if is_submitted():
-            self.spark = self.spark or SparkSession.builder.getOrCreate()
-            settings = make_settings(self.options, self.spark)
-        else:
-            settings = make_settings(self.options)
-            self.spark = self.spark or local_session(settings, self.options.verbose)
-        if settings.report:  # what forbids it is known before the work
-            try:
-                write_text(*open_path(self.spark, settings.report), '{"state": "started"}\n')
-            except Exception as error:
-                raise ConfigError(f"--report: {explain(error)}") from error
-        self.report = run(self.spark, settings)
-        if settings.report:
-            write_text(*open_path(self.spark, settings.report), json.dumps(self.report, indent=1) + "\n")
-        say(show(self.report))
 
-    def cancel(self) -> None:
-        """Ends the work, and gives it some seconds to clean up."""
-        give_up = time.monotonic() + CLEAN_UP_SECONDS
-        while self.spark and not self.done.wait(0.5) and time.monotonic() < give_up:
+def cancel(job: Future[None], sessions: list[SparkSession]) -> None:
+    """Ends the job's work, and gives it some seconds to clean up; none at a second Ctrl-C."""
+    give_up = time.monotonic() + CLEAN_UP_SECONDS
+    with contextlib.suppress(KeyboardInterrupt):
+        while sessions and not job.done() and time.monotonic() < give_up:
             with contextlib.suppress(Exception):
-                self.spark.sparkContext.cancelAllJobs()
-
-    def left(self) -> str:
-        """What the work has left, in words."""
-        if self.report:
-            return "the lake is written, its report is not"
-        if self.error or not self.spark:
-            return getattr(self.error, "state", "the lake is unchanged")
-        return "its clean-up was cut short: files of both runs may lie in the tables until the next run"
+                sessions[0].sparkContext.cancelAllJobs()
+            wait([job], timeout=0.5)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -1055,28 +997,35 @@ def main(argv: list[str] | None = None) -> int:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # opens what the caller has closed of stdin to stderr
         pass
     os.close(number)
-    is_interrupted = False
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
+    sessions = [session for session in [SparkSession.getActiveSession()] if session]
+    is_own, problem = not sessions, ""
     try:
-        work = Work(parse_options(argv))
-        work.start()
-        work.done.wait()
+        options = parse_options(argv)
+        # in a thread of its own, because a call to the JVM can't be interrupted
+        job = ThreadPoolExecutor(1).submit(work, options, sessions)
+        wait([job])
     except ConfigError as wrong:
         print(f"etl.py: error: {wrong}", file=sys.stderr)
         return wrong.exit_code
     except KeyboardInterrupt:
-        is_interrupted = True
-        with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait
-            work.cancel()
-    error = work.error
-    if not error and work.done.is_set():
+        problem = "interrupted"
+        cancel(job, sessions)
+    error = job.exception() if job.done() else None
+    if is_own and sessions and job.done():
+        with contextlib.suppress(Exception, KeyboardInterrupt):  # the JVM may have died
+            sessions[0].stop()
+    if job.done() and not error:
         return 0
-    if error and work.options.verbose:
+    if error and options.verbose:
         traceback.print_exception(error)
-    problem = "interrupted" if is_interrupted or not error else explain(error)
-    code = 130 if is_interrupted else getattr(error, "exit_code", 1)
+    code = 130 if problem else getattr(error, "exit_code", 1)
+    is_cut = sessions and not job.done()
+    state = "files of both runs may lie in its tables until the next run" if is_cut else "the lake is unchanged"
+    problem = (problem or explain(error)) + ("" if code == 2 else f"; {getattr(error, 'state', state)}")
     with contextlib.suppress(OSError):
-        print(f"etl.py: error: {problem}{'' if code == 2 else '; ' + work.left()}", file=sys.stderr, flush=True)
-    if not work.done.is_set():
+        print(f"etl.py: error: {problem}", file=sys.stderr, flush=True)
+    if not job.done():
         os._exit(code)  # it waits for an answer that does not come, and Python would wait for it
     return code
 

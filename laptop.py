@@ -6,6 +6,7 @@ platform owns all of that, and nobody imports this file.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 CONF = {
     "spark.app.name": "etl.py",
-    "spark.master": "local[*]",
     "spark.ui.enabled": "false",
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "8",
@@ -64,7 +64,9 @@ S3A_CONF = {
     "fs.s3a.committer.magic.track.commits.in.memory.enabled": "true",
     "fs.s3a.performance.flags": "create,mkdir",
 }
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
+BUNDLE = "certificates"  # a setting of ours, not of S3A
 AWS_ENDPOINT = re.compile(r"https://s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?")
 
 # A short run ends before what Java's second compiler makes has paid for itself, and so does a longer one that reads
@@ -108,18 +110,18 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         conf["spark.driver.defaultJavaOptions"] = SMALL_INPUT_JAVA
     spark = start(conf, verbose)
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    if bundle := access.pop(BUNDLE, ""):
+        trust(spark, bundle)
     for key, value in access.items():  # not by Spark's settings, which are on the JVM's command line
         hadoop.set(key, value)
     return spark
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Java and Spark
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Java and Spark --------------------------------------------------------------------------------------------------
 
 
 def check_java() -> None:
-    """SessionError where there is no Java; SessionError where PySpark could not start it."""
+    """SessionError where there is no Java, or where PySpark could not start it."""
     home = os.environ.get("JAVA_HOME")
     program = os.path.join(home, "bin", "java") if home else "java"
     if not shutil.which(program):
@@ -193,9 +195,7 @@ def local_bytes(uri: str) -> int:
     return size
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# S3
-# ---------------------------------------------------------------------------------------------------------------------
+# --- S3 --------------------------------------------------------------------------------------------------------------
 
 
 def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str], int]:
@@ -208,31 +208,33 @@ def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str],
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
-        raise SessionError(
-            "boto3 is needed for S3 outside a cluster: pip install -r requirements.txt", exit_code=2
-        ) from None
-    given = check_keys(aws)
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
+        raise SessionError("boto3 is needed for S3 outside a cluster: pip install -r requirements.txt", 2) from None
+    key, secret, token, region, endpoint = (aws.get(name) or None for name in AWS_KEYS)
+    if bool(key) != bool(secret) or (token and not key):
+        wanted = "AWS_ACCESS_KEY_ID" if not key else "AWS_SECRET_ACCESS_KEY"
+        raise SessionError(f"dl.cfg: {wanted} in [AWS] is empty; give both halves of the key, or none", 2)
     try:
-        session = boto3.Session(*(given[name] for name in names))
-        credentials = session.get_credentials()
-        keys = credentials and credentials.get_frozen_credentials()
+        session = boto3.Session(key, secret, token, region)
+        found = session.get_credentials()
+        keys = found and found.get_frozen_credentials()
     except (BotoCoreError, ClientError) as error:
         raise SessionError(f"cannot get AWS credentials: {error}") from error
-    check_certificates(session)
     conf, size = S3A_CONF | credentials_conf(keys), 0
+    if bundle := os.environ.get("AWS_CA_BUNDLE") or session._session.get_config_variable("ca_bundle"):
+        conf[BUNDLE] = bundle
     written = {bucket_of(uri) for uri in uris[1:]}
     for uri in filter(bucket_of, uris):
         folders = ("song_data/", "log_data/") if uri == uris[0] else ("",)
-        is_open = keys and bucket_of(uri) not in written  # a public input needs no right of the caller's own
         try:
+            client = s3_client(session, endpoint, is_signed=bool(keys))
             try:
-                client = s3_client(session, given["AWS_ENDPOINT_URL"], is_signed=bool(keys))
                 size += listed_bytes(client, uri, folders)
             except ClientError as error:
-                if not is_open or error.response["Error"]["Code"] != "AccessDenied":
+                is_denied = error.response["Error"]["Code"] == "AccessDenied"
+                if not (is_denied and keys) or bucket_of(uri) in written:
                     raise
-                client = s3_client(session, given["AWS_ENDPOINT_URL"], is_signed=False)
+                # a public input needs no right of the caller's own
+                client = s3_client(session, endpoint, is_signed=False)
                 size += listed_bytes(client, uri, folders)
                 anonymous = CREDENTIALS_PROVIDER.format("Anonymous")
                 conf[f"fs.s3a.bucket.{bucket_of(uri)}.aws.credentials.provider"] = anonymous
@@ -251,41 +253,32 @@ def bucket_of(uri: str) -> str:
     return uri.split("/")[2] if uri.startswith("s3a://") else ""
 
 
-def check_keys(aws: Mapping[str, str]) -> dict[str, str | None]:
-    """[AWS] of dl.cfg with None for what is empty; SessionError where half of a key is missing."""
-    given = {key: aws.get(key) or None for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")}
-    key, secret, token = given.values()
-    if bool(key) != bool(secret):
-        missing = "AWS_SECRET_ACCESS_KEY" if key else "AWS_ACCESS_KEY_ID"
-        raise SessionError(f"dl.cfg: {missing} in [AWS] is empty; give both halves of the key, or none", exit_code=2)
-    if token and not key:
-        raise SessionError(
-            "dl.cfg: AWS_SESSION_TOKEN in [AWS] needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", exit_code=2
-        )
-    return given | {key: aws.get(key) or None for key in ("AWS_REGION", "AWS_ENDPOINT_URL")}
+def trust(spark: SparkSession, bundle: str) -> None:
+    """Lets Java trust the authorities that boto3 trusts by AWS_CA_BUNDLE: Java reads no file of PEM certificates."""
 
+    def java(name: str) -> Any:
+        return getattr(spark._jvm, name)
 
-def check_certificates(session: Any) -> None:
-    """SessionError where boto3 trusts an authority that Java would not: it reads no file of certificates."""
-    bundle = os.environ.get("AWS_CA_BUNDLE") or session._session.get_config_variable("ca_bundle")
-    options = " ".join(os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "PYSPARK_SUBMIT_ARGS"))
-    if bundle and "javax.net.ssl.trustStore" not in options:
-        raise SessionError(
-            f"Java does not read AWS_CA_BUNDLE: run `keytool -importcert -noprompt -storepass changeit -file {bundle} "
-            "-keystore aws.p12`, then set JAVA_TOOL_OPTIONS=-Djavax.net.ssl.trustStore=aws.p12",
-            exit_code=2,
-        )
+    store = java("java.security.KeyStore").getInstance("JKS")  # which Java reads without its password
+    store.load(None, None)
+    certificates = java("java.security.cert.CertificateFactory").getInstance("X.509")
+    for certificate in certificates.generateCertificates(java("java.io.FileInputStream")(bundle)):
+        store.setCertificateEntry(str(store.size()), certificate)
+    path = os.path.join(tempfile.mkdtemp(), "trusted.jks")
+    atexit.register(shutil.rmtree, os.path.dirname(path), ignore_errors=True)
+    gateway: Any = spark.sparkContext._gateway
+    store.store(java("java.io.FileOutputStream")(path), gateway.new_array(gateway.jvm.char, 1))
+    java("java.lang.System").setProperty("javax.net.ssl.trustStore", path)
 
 
 def credentials_conf(keys: Any) -> dict[str, str]:
     """S3A's settings for the keys that boto3 has found, or for none."""
     if not keys:
         return {"fs.s3a.aws.credentials.provider": CREDENTIALS_PROVIDER.format("Anonymous")}
-    conf = {"fs.s3a.access.key": keys.access_key, "fs.s3a.secret.key": keys.secret_key}
-    if keys.token:
-        conf["fs.s3a.session.token"] = keys.token
     provider = CREDENTIALS_PROVIDER.format("Temporary" if keys.token else "Simple")
-    return conf | {"fs.s3a.aws.credentials.provider": provider}
+    conf = {"fs.s3a.access.key": keys.access_key, "fs.s3a.secret.key": keys.secret_key}
+    token = {"fs.s3a.session.token": keys.token} if keys.token else {}
+    return {"fs.s3a.aws.credentials.provider": provider} | conf | token
 
 
 def s3_client(session: Any, endpoint: str | None, is_signed: bool) -> Any:
@@ -293,14 +286,10 @@ def s3_client(session: Any, endpoint: str | None, is_signed: bool) -> Any:
     import botocore
     from botocore.config import Config
 
-    signature = None if is_signed else botocore.UNSIGNED
-    retries = {"mode": "standard", "max_attempts": 4}
-    return session.client(
-        "s3",
-        region_name=session.region_name or "us-east-1",
-        endpoint_url=endpoint,
-        config=Config(signature_version=signature, connect_timeout=5, read_timeout=10, retries=retries),
-    )
+    limits = {"connect_timeout": 5, "read_timeout": 10, "retries": {"mode": "standard", "max_attempts": 4}}
+    config = Config(signature_version=None if is_signed else botocore.UNSIGNED, **limits)
+    region = session.region_name or "us-east-1"
+    return session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
 
 
 def listed_bytes(client: Any, uri: str, folders: tuple[str, ...]) -> int:

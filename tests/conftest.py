@@ -17,9 +17,18 @@ from frames import make_frame
 from pyspark.sql import DataFrame, SparkSession
 
 import etl
+import laptop
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data"
+SONG: dict[str, Any] = {
+    "num_songs": 1, "artist_id": "AR1", "artist_latitude": None, "artist_longitude": None, "artist_location": "",
+    "artist_name": "Ann", "song_id": "SO1", "title": "One", "duration": 1.5, "year": 2001,
+}  # fmt: skip
+PLAY: dict[str, Any] = {
+    "artist": "Ann", "song": "One", "length": 1.5, "page": "NextSong", "ts": 1541105830796, "userId": "8",
+    "sessionId": 139, "itemInSession": 0, "level": "free", "firstName": "Kay", "lastName": "X", "gender": "F",
+}  # fmt: skip
 AWS_NAMES = [name for name in os.environ if name.startswith("AWS_")]
 
 
@@ -39,7 +48,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """A small local session, with the job's own SQL settings."""
-    conf = etl.LOCAL_CONF | etl.LOCAL_FILES_CONF | {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
+    conf = laptop.CONF | laptop.LOCAL_FILES_CONF | {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
     session = SparkSession.builder.config(map={**conf, **etl.SQL_CONF}).getOrCreate()
     session.sparkContext.setLogLevel("OFF")
     yield session
@@ -82,6 +91,21 @@ def run_python(program: str, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def fail(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs etl.main in this process and session, which it must not stop; what it printed to stderr."""
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: spark)
+
+    def run(*arguments: object, code: int = 1) -> str:
+        assert etl.main([*map(str, arguments)]) == code
+        assert spark.range(1).count() == 1
+        return capfd.readouterr().err
+
+    return run
+
+
 def write_lines(path: Path, *lines: object) -> Path:
     """Writes JSON Lines: dicts as JSON, bytes and text as they are."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +115,14 @@ def write_lines(path: Path, *lines: object) -> Path:
     ]
     path.write_bytes(b"\n".join(raw) + b"\n")
     return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """An input of two songs and a play."""
+    write_lines(tmp_path / "in" / "song_data" / "a.json", SONG, SONG | {"song_id": "SO2", "title": "Two"})
+    write_lines(tmp_path / "in" / "log_data" / "a.json", PLAY)
+    return tmp_path / "in"
 
 
 @pytest.fixture

@@ -11,32 +11,23 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import oracle
 import pytest
-from conftest import ROOT, SAMPLE, run_etl, run_python, settings, write_lines
+from conftest import PLAY, ROOT, SAMPLE, SONG, run_etl, run_python, write_lines
 from lakes import contents_of, data_files, rejected_of, tables_of
-from pyspark.sql import SparkSession
 
-import etl
-
-SONG: dict[str, Any] = {
-    "num_songs": 1, "artist_id": "AR1", "artist_latitude": None, "artist_longitude": None, "artist_location": "",
-    "artist_name": "Ann", "song_id": "SO1", "title": "One", "duration": 1.5, "year": 2001,
-}  # fmt: skip
-PLAY: dict[str, Any] = {
-    "artist": "Ann", "song": "One", "length": 1.5, "page": "NextSong", "ts": 1541105830796, "userId": "8",
-    "sessionId": 139, "itemInSession": 0, "level": "free", "firstName": "Kay", "lastName": "X", "gender": "F",
-}  # fmt: skip
+ETL = [sys.executable, str(ROOT / "etl.py")]
 
 
 @dataclass
 class Runs:
-    """Two runs of the sample into one lake, the second one elsewhere in the world."""
+    """Two runs of the sample into one lake, the second one elsewhere in the world and with strangers' files there."""
 
     lake: Path
     first: subprocess.CompletedProcess[str]
@@ -45,8 +36,6 @@ class Runs:
     files: dict[str, int]
     second: str
     terminal: str
-    rows_again: dict[str, list[tuple[Any, ...]]]
-    files_again: dict[str, int]
 
 
 def run_on_terminal(cwd: Path, *arguments: object, **environment: str) -> tuple[str, str]:
@@ -63,9 +52,8 @@ def run_on_terminal(cwd: Path, *arguments: object, **environment: str) -> tuple[
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    command = [sys.executable, str(ROOT / "etl.py"), *map(str, arguments)]
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, cwd=cwd, env=os.environ | environment
+        [*ETL, *map(str, arguments)], stdout=subprocess.PIPE, stderr=slave, cwd=cwd, env=os.environ | environment
     ) as process:
         os.close(slave)
         out = process.communicate(timeout=600)[0].decode()
@@ -77,20 +65,19 @@ def run_on_terminal(cwd: Path, *arguments: object, **environment: str) -> tuple[
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    folder = tmp_path_factory.mktemp("runs")
-    lake, report = folder / "a lake of 100% ü", folder / "report.json"
-    first = run_etl("--output", lake, "--report", report)
+    folder = tmp_path_factory.mktemp("run")
+    home, lake, report = folder / "home", folder / "lake", folder / "report.json"
+    home.mkdir()
+    java = f"-Duser.home={home}"
+    first = run_etl("--output", lake, "--report", report, cwd=home, HOME=str(home), JDK_JAVA_OPTIONS=java)
+    assert list(home.iterdir()) == []  # a run on local files downloads nothing
     rows, files = tables_of(lake), data_files(lake)
-    (lake / "songs" / "notes.txt").write_text("mine")
     year = next(path for path in (lake / "songplays").iterdir() if path.name.startswith("year="))
     shutil.copy(lake / next(iter(files)), year / "part-00000-of-another-job.bak")
-    second, terminal = run_on_terminal(
-        folder, "--config", ROOT / "dl.cfg", "--output", lake.name, TZ="Pacific/Auckland", LC_ALL="C"
-    )
-    files_again = data_files(lake)
-    return Runs(
-        lake, first, json.loads(report.read_text()), rows, files, second, terminal, tables_of(lake), files_again
-    )
+    (lake / "songs" / "notes.txt").write_text("mine")
+    options = ("--config", ROOT / "dl.cfg", "--output", lake.name)
+    second, terminal = run_on_terminal(folder, *options, TZ="Pacific/Auckland", LC_ALL="C")
+    return Runs(lake, first, json.loads(report.read_text()), rows, files, second, terminal)
 
 
 @pytest.fixture(scope="module")
@@ -99,42 +86,33 @@ def expected() -> oracle.Lake:
 
 
 def test_the_sample_becomes_what_the_oracle_says(runs: Runs, expected: oracle.Lake) -> None:
-    for name, rows in expected.tables.items():
-        assert runs.rows[name] == rows, name
+    assert runs.rows == expected.tables
 
 
-def test_it_shows_each_step_and_a_table(runs: Runs, expected: oracle.Lake) -> None:
+def test_it_shows_each_step_and_a_table_and_nothing_of_spark(runs: Runs, expected: oracle.Lake) -> None:
     lines = runs.first.stdout.splitlines()
-    for start in ("read song_data: ", "read log_data: ", "built and checked 5 tables, ", "wrote "):
-        assert [line for line in lines if line.startswith(start) and re.search(r" \d+\.\d s$", line)], start
-    head = next(
-        index for index, line in enumerate(lines) if line.split() == ["table", "rows", "files", "bytes", "seconds"]
-    )
-    shown = {line.split()[0]: line.split()[1] for line in lines[head + 1 : head + 6]}
+    assert lines[0] == f"configuration: {ROOT}/dl.cfg"
+    steps = ("read song_data: ", "read log_data: ", "built and checked 5 tables, ", "wrote ")
+    for start, line in zip(steps, lines[1:5], strict=True):
+        assert line.startswith(start) and re.search(r" \d+\.\d s$", line)
+    assert lines[5].split() == ["table", "rows", "files", "bytes", "seconds"]
+    shown = {line.split()[0]: line.split()[1] for line in lines[6:11]}
     assert shown == {name: f"{len(rows):,}" for name, rows in expected.tables.items()}
-    assert re.search(r"^plays that found their song: \d+\.\d%$", runs.first.stdout, re.MULTILINE)
-    assert f"rejected lines: {len(expected.rejected)}" in runs.first.stdout
-    assert re.search(rf"^done in \d+\.\d s, run {runs.report['run_id']}$", lines[-1])
-    assert "S3" not in runs.first.stdout
-
-
-def test_nothing_of_spark_is_printed(runs: Runs) -> None:
-    assert runs.first.stderr == ""
-    assert len(runs.first.stdout.splitlines()) == 4 + 6 + 3
+    assert re.fullmatch(r"plays that found their song: \d+\.\d%", lines[11])
+    assert lines[12] == f"rejected lines: {len(expected.rejected)}"
+    assert re.fullmatch(rf"done in \d+\.\d s, run {runs.report['run_id']}", lines[13])
+    assert (len(lines), runs.first.stderr) == (14, "")
 
 
 def test_the_report_as_json(runs: Runs, expected: oracle.Lake) -> None:
     report = runs.report
-    assert (report["state"], report["output"]) == ("done", f"file://{runs.lake}")
-    assert report["strangers"] == [] and report["s3_requests"] == {}
+    assert (report["state"], report["output"], report["strangers"]) == ("done", f"file://{runs.lake}", [])
     for name, counts in report["inputs"].items():
-        rejected = sum(1 for line in expected.rejected if line.input == name)
+        rejected = sum(line.input == name for line in expected.rejected)
         assert counts == {"files": expected.files[name], "lines": expected.lines[name], "rejected": rejected}
     for name, rows in expected.tables.items():
-        table, sizes = (
-            report["tables"][name],
-            [size for file, size in runs.files.items() if file.startswith(f"{name}/")],
-        )
+        table = report["tables"][name]
+        sizes = [size for file, size in runs.files.items() if file.startswith(f"{name}/")]
         assert (table["rows"], table["files"], table["bytes"]) == (len(rows), len(sizes), sum(sizes))
         assert 0 <= table["mixed_seconds"] < table["seconds"] < report["seconds"]
     plays = expected.rows("songplays")
@@ -142,23 +120,18 @@ def test_the_report_as_json(runs: Runs, expected: oracle.Lake) -> None:
     assert set(report["steps"]) == {"read", "build", "write"}
 
 
-def test_a_second_run_gives_an_equal_lake_whatever_the_time_zone_and_locale(runs: Runs) -> None:
-    for name, rows in runs.rows.items():
-        assert runs.rows_again[name] == rows, name
-
-
-def test_no_file_of_the_first_run_is_left(runs: Runs) -> None:
-    kept = runs.files.keys() & runs.files_again.keys()
-    assert kept == set()
-    names = {re.sub(r"part-\d{5}-[0-9a-f-]{36}", "", file) for file in runs.files_again}
-    assert len(names) == len(runs.files) + 2  # as many folders, one file in each, and the strangers
-    assert [
-        path.name for path in runs.lake.rglob("*") if re.match(r"_temporary|\.spark|__magic|\..*\.crc", path.name)
-    ] == []
+def test_a_second_run_gives_an_equal_lake_of_new_files(runs: Runs) -> None:
+    assert tables_of(runs.lake) == runs.rows
+    files = data_files(runs.lake)
+    assert runs.files.keys() & files.keys() == set()
+    assert len(files) == len(runs.files) + 2  # as many, and the strangers
+    assert {path.name for path in runs.lake.iterdir()} == {"_lake", *oracle.COLUMNS}
+    leftovers = re.compile(r"_temporary|\.spark|__magic|\..*\.crc|_SUCCESS")
+    assert [path for path in runs.lake.rglob("*") if leftovers.match(path.name)] == []
 
 
 def test_files_of_others_are_left_alone_and_reported(runs: Runs) -> None:
-    assert "songs/notes.txt" in runs.files_again
+    assert (runs.lake / "songs" / "notes.txt").read_text() == "mine"
     left = re.findall("^left alone, not written by this job: (.*)$", runs.second, re.MULTILINE)
     assert sorted(Path(file).name for file in left) == ["notes.txt", "part-00000-of-another-job.bak"]
 
@@ -168,81 +141,45 @@ def test_the_progress_bar_and_nothing_else_on_a_terminal(runs: Runs) -> None:
     assert re.sub(r"\r(\[Stage[^\r]*| +)", "", runs.terminal).strip() == ""
 
 
-# Few and many rejected lines
+# Odd places: file names, locales, streams that are closed, rejected lines, partitions of one's own
 
 
 @pytest.fixture(scope="module")
-def bad_lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An input with three rejected lines, and songs whose artist_id is no name for a folder."""
-    folder = tmp_path_factory.mktemp("bad") / "in"
+def odd_input(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An input and its dl.cfg: names beyond ASCII, three rejected lines, songs whose artist_id is no name for a folder."""
+    folder = tmp_path_factory.mktemp("odd") / "tägliche Läufe"
     songs = [SONG | {"song_id": f"SO{n}", "artist_id": artist} for n, artist in enumerate(("AR/1", "AR=2%", "AR 3"))]
-    write_lines(folder / "song_data" / "A" / "songs.json", *songs, "{broken")
-    write_lines(
-        folder / "log_data" / "2018" / "11" / "log.json", PLAY, PLAY | {"ts": 1541105830}, PLAY | {"userId": ""}
+    write_lines(folder / "in" / "song_data" / "Ä" / "Жé.json", *songs, "{broken")
+    write_lines(folder / "in" / "log_data" / "雨.json", PLAY, PLAY | {"ts": 1541105830}, PLAY | {"userId": ""})
+    write_lines(folder / "in" / "log_data" / "2018" / "𝄞.json", PLAY | {"itemInSession": 1})
+    (folder / "dl.cfg").write_text(
+        "[PATHS]\nINPUT_DATA = in\n[PARTITIONS]\nSONGS = year, artist_id\nTIME =\n[LIMITS]\nMAX_REJECTED = 0.7\n"
     )
     return folder
 
 
-@pytest.fixture(scope="module")
-def bad_run(bad_lines: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    folder = bad_lines.parent
-    config = folder / "dl.cfg"
-    config.write_text(
-        "[PATHS]\nINPUT_DATA = in\n[PARTITIONS]\nSONGS = year, artist_id\nTIME =\n[LIMITS]\nMAX_REJECTED = 0.7\n"
-    )
-    home = folder / "home"
-    home.mkdir()
-    done = run_etl("--config", config, cwd=home, HOME=str(home), JAVA_TOOL_OPTIONS=f"-Duser.home={home}")
-    return folder / "lake", done
+PLACES = {
+    "a locale that is not installed and a reader that goes away": "LC_ALL=en_US.UTF-8 {etl} | head -1",
+    "the locale C and stdout closed": "LC_ALL=C {etl} >&-",
+    "no environment and stderr closed": "env -i PATH=$PATH {etl} 2>&-",
+}
 
 
-def test_a_few_rejected_lines_are_kept_with_their_reason(bad_lines: Path, bad_run: tuple[Path, Any]) -> None:
-    lake, done = bad_run
-    assert rejected_of(lake, bad_lines) == oracle.read_lake(bad_lines).rejected
-    assert f"rejected lines: 3, see file://{lake}/_rejected" in done.stdout
+@pytest.mark.parametrize("place", PLACES)
+def test_a_run_in_an_odd_place_makes_the_whole_lake(odd_input: Path, tmp_path: Path, place: str) -> None:
+    etl = f"{sys.executable} -u {ROOT}/etl.py --config '{odd_input}/dl.cfg' --output {tmp_path}/lake"
+    command = f"set -o pipefail; {PLACES[place].format(etl=etl)}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tables_of(tmp_path / "lake") == oracle.read_lake(odd_input / "in").tables
+    assert rejected_of(tmp_path / "lake", odd_input / "in") == oracle.read_lake(odd_input / "in").rejected
+    assert len(list((tmp_path / "lake" / "songs" / "year=2001").glob("artist_id=*/*.parquet"))) == 3
+    assert len(list((tmp_path / "lake" / "time").glob("*.parquet"))) == 1
+    if "2>&-" in command:
+        assert f"rejected lines: 3, see file://{tmp_path}/lake/_rejected" in done.stdout
 
 
-def test_songs_by_year_and_artist_and_time_in_one_folder(bad_lines: Path, bad_run: tuple[Path, Any]) -> None:
-    lake, _ = bad_run
-    assert tables_of(lake) == oracle.read_lake(bad_lines).tables
-    assert len(list((lake / "songs" / "year=2001").glob("artist_id=*/*.parquet"))) == 3
-    assert len(list((lake / "time").glob("*.parquet"))) == 1
-
-
-def test_a_run_on_local_files_downloads_nothing(bad_run: tuple[Path, Any]) -> None:
-    assert list((bad_run[0].parent / "home").iterdir()) == []
-
-
-def test_too_many_rejected_lines_leave_the_old_lake_as_it_is(bad_lines: Path, bad_run: tuple[Path, Any]) -> None:
-    lake, _ = bad_run
-    before = contents_of(lake)
-    done = run_etl("--input", bad_lines, "--output", lake, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"etl\.py: error: [^\n]+\n", done.stderr)
-    assert re.search(r"1 of 4 lines of .*song_data|2 of 3 lines of .*log_data", done.stderr)
-    for words in ("0.01", "MAX_REJECTED", f"file://{bad_lines}", "the lake is unchanged"):
-        assert words in done.stderr
-    assert contents_of(lake) == before
-
-
-# Errors: one line and an exit code. The session is the tests' own, which spares a JVM for each.
-
-
-@pytest.fixture
-def fail(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., str]]:
-    """Runs etl.main in this process; its error line."""
-    monkeypatch.setattr(etl, "create_session", lambda settings, verbose: spark)
-    monkeypatch.setattr(SparkSession, "stop", lambda session: None)
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: object) -> str:
-        assert etl.main([*map(str, arguments)]) == 1
-        return capfd.readouterr().err
-
-    yield run
-    signal.signal(signal.SIGTERM, handler)
+# Errors: one line and an exit code; where the job stops after Spark's start, the session is the tests' own
 
 
 def assert_one_line(error: str, *words: object) -> None:
@@ -251,22 +188,25 @@ def assert_one_line(error: str, *words: object) -> None:
         assert str(word) in error
 
 
-def test_a_missing_input_folder(fail: Callable[..., str], tmp_path: Path) -> None:
-    assert_one_line(fail("--input", tmp_path / "none", "--output", tmp_path / "lake"), tmp_path / "none", "unchanged")
-    assert contents_of(tmp_path) == {}
+def test_a_missing_input_leaves_nothing(fail: Callable[..., str], tmp_path: Path) -> None:
+    assert_one_line(fail("--input", tmp_path / "none", "--output", tmp_path / "a" / "lake"), tmp_path / "none", "unchanged")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("empty", ["song_data", "log_data"])
-def test_an_input_without_a_file(fail: Callable[..., str], tmp_path: Path, empty: str) -> None:
-    source = tmp_path / "in"
-    write_lines(source / "song_data" / "A" / "a.json", SONG)
-    write_lines(source / "log_data" / "a.json", PLAY)
-    before = contents_of(source)
-    for path in (source / empty).rglob("*.json"):
+def test_an_input_without_a_file(fail: Callable[..., str], small: Path, tmp_path: Path, empty: str) -> None:
+    for path in (small / empty).rglob("*.json"):
         path.rename(path.with_suffix(".txt"))
-    error = fail("--input", source, "--output", tmp_path / "lake")
-    assert_one_line(error, f"no *.json or *.json.gz file below file://{source}/{empty}")
-    assert len(contents_of(tmp_path)) == len(before)
+    error = fail("--input", small, "--output", tmp_path / "lake")
+    assert_one_line(error, f"no *.json or *.json.gz file below file://{small}/{empty}")
+    assert not (tmp_path / "lake").exists()
+
+
+def test_too_many_rejected_lines(fail: Callable[..., str], odd_input: Path, tmp_path: Path) -> None:
+    error = fail("--input", odd_input / "in", "--output", tmp_path / "lake")
+    assert_one_line(error, "0.01", "MAX_REJECTED", f"file://{odd_input}", "the lake is unchanged")
+    assert re.search(r"1 of 4 lines of .*song_data|2 of 4 lines of .*log_data", error)
+    assert not (tmp_path / "lake").exists()
 
 
 def test_an_output_that_is_a_file(fail: Callable[..., str], tmp_path: Path) -> None:
@@ -275,51 +215,20 @@ def test_an_output_that_is_a_file(fail: Callable[..., str], tmp_path: Path) -> N
     assert contents_of(tmp_path) == {"lake": b"mine"}
 
 
-def test_a_file_in_the_way_of_a_table(fail: Callable[..., str], tmp_path: Path) -> None:
-    source, lake = tmp_path / "in", tmp_path / "lake"
-    write_lines(source / "song_data" / "a.json", SONG)
-    write_lines(source / "log_data" / "a.json", PLAY)
-    write_lines(lake / "songs", "mine")
-    assert_one_line(fail("--input", source, "--output", lake), lake / "songs")
-    assert (lake / "songs").read_bytes() == b"mine\n"
+def test_a_file_in_the_way_of_a_table(fail: Callable[..., str], small: Path, tmp_path: Path) -> None:
+    write_lines(tmp_path / "lake" / "songs", "mine")
+    assert_one_line(fail("--input", small, "--output", tmp_path / "lake"), tmp_path / "lake" / "songs")
+    assert (tmp_path / "lake" / "songs").read_bytes() == b"mine\n"
 
 
-@pytest.mark.parametrize("harm", ["a row is not written", "a file is cut"])
-def test_new_files_that_do_not_read_back_are_taken_away(
-    fail: Callable[..., str], spark: SparkSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, harm: str
+@pytest.mark.parametrize("report", [".", "a-file/r.json"])
+def test_a_report_that_cannot_be_written_stops_the_run_before_its_work(
+    fail: Callable[..., str], small: Path, tmp_path: Path, report: str
 ) -> None:
-    source, lake = tmp_path / "in", tmp_path / "lake"
-    write_lines(source / "song_data" / "a.json", SONG, SONG | {"song_id": "SO2", "title": "Two"})
-    write_lines(source / "log_data" / "a.json", PLAY)
-    etl.run(spark, settings(source, lake), say=lambda line: None)
-    before = [contents_of(lake / name) for name in ("songs", "songplays")]
-    arrange, count_rows = etl.arrange, etl.Lake._count_rows
-
-    def cut(lake: etl.Lake, files: dict[str, int]) -> int:
-        for file, size in files.items():
-            os.truncate(file.removeprefix("file:"), size // 2)
-        return count_rows(lake, files)
-
-    if harm == "a row is not written":
-        monkeypatch.setattr(
-            etl, "arrange", lambda table, *how: arrange(table, *how).filter("title <> 'Two'" if "title" in table.columns else "true")
-        )  # fmt: skip
-        words = [f"file://{lake}/songs has 1 rows after the write instead of 2"]
-    else:
-        monkeypatch.setattr(etl.Lake, "_count_rows", cut)
-        words = ["cannot read file:", str(lake), "back: it does not end like a parquet file"]
-    assert_one_line(fail("--input", source, "--output", lake), *words, "the other tables the last run's")
-    assert [contents_of(lake / name) for name in ("songs", "songplays")] == before
-
-
-def test_a_footer_longer_than_what_is_read_of_it_at_first(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(etl, "FOOTER_BYTES", 16)
-    write_lines(tmp_path / "in" / "song_data" / "a.json", SONG, SONG | {"song_id": "SO2"})
-    write_lines(tmp_path / "in" / "log_data" / "a.json", PLAY)
-    report = etl.run(spark, settings(tmp_path / "in", tmp_path / "lake"), say=lambda line: None)
-    assert [report["tables"][name]["rows"] for name in etl.TABLES] == [2, 1, 1, 1, 1]
+    (tmp_path / "a-file").write_text("mine")
+    options = ("--input", small, "--output", tmp_path / "lake")
+    assert_one_line(fail(*options, "--report", tmp_path / report, code=2), "--report", tmp_path)
+    assert not (tmp_path / "lake").exists()
 
 
 def test_verbose_shows_the_trace(fail: Callable[..., str], tmp_path: Path) -> None:
@@ -328,65 +237,69 @@ def test_verbose_shows_the_trace(fail: Callable[..., str], tmp_path: Path) -> No
     assert error.startswith("etl.py: error: ")
 
 
-@pytest.mark.parametrize("place", ["PATH", "JAVA_HOME"])
-def test_no_java(tmp_path: Path, place: str) -> None:
-    environment: dict[str, Any] = (
-        {"PATH": str(tmp_path), "JAVA_HOME": ""} if place == "PATH" else {"JAVA_HOME": str(tmp_path)}
-    )
-    done = run_etl("--output", tmp_path / "lake", check=False, **environment)
-    assert done.returncode == 1
-    assert_one_line(done.stderr, "Java 17 or newer", "apt-get install", *([tmp_path] if place == "JAVA_HOME" else []))
+OLD_JAVA = (
+    "#!/bin/sh\necho 'Error: A JNI error has occurred' >&2\n"
+    "echo 'Exception in thread \"main\" java.lang.UnsupportedClassVersionError: org/apache/spark/launcher/Main' >&2\nexit 1\n"
+)
+STARTS: dict[str, tuple[dict[str, str], int, list[str]]] = {
+    "no Java on the PATH": ({"PATH": "{folder}", "JAVA_HOME": ""}, 1, ["Java 17 or newer", "apt-get install"]),
+    "no Java in JAVA_HOME": ({"JAVA_HOME": "{folder}"}, 1, ["Java 17 or newer", "apt-get install", "{folder}"]),
+    "a Java that is too old": ({"JAVA_HOME": "{folder}/old"}, 1, ["Java 17 or newer", "older"]),
+    "too little memory": ({"PYSPARK_SUBMIT_ARGS": "--driver-memory 9000000g pyspark-shell"}, 1, ["too little memory"]),
+    "arguments without pyspark-shell": ({"PYSPARK_SUBMIT_ARGS": "--driver-memory 1g"}, 2, ["PYSPARK_SUBMIT_ARGS", "pyspark-shell"]),
+}  # fmt: skip
 
 
-def test_a_java_that_is_too_old(tmp_path: Path) -> None:
-    java = tmp_path / "bin" / "java"
-    java.parent.mkdir()
-    java.write_text(
-        "#!/bin/sh\necho 'Error: A JNI error has occurred' >&2\n"
-        "echo 'Exception in thread \"main\" java.lang.UnsupportedClassVersionError: org/apache/spark/launcher/Main' >&2\nexit 1\n"
-    )
+@pytest.mark.parametrize("start", STARTS)
+def test_a_java_that_does_not_start(tmp_path: Path, start: str) -> None:
+    java = tmp_path / "old" / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(OLD_JAVA)
     java.chmod(0o755)
-    done = run_etl("--output", tmp_path / "lake", check=False, JAVA_HOME=str(tmp_path))
-    assert done.returncode == 1
-    assert_one_line(done.stderr, "Java 17 or newer", "older")
+    environment, code, words = STARTS[start]
+    given = {name: value.format(folder=tmp_path) for name, value in environment.items()}
+    done = run_etl("--output", tmp_path / "lake", check=False, **given)
+    assert done.returncode == code
+    assert_one_line(done.stderr, *(word.format(folder=tmp_path) for word in words))
 
 
-@pytest.fixture(scope="module")
-def own_session(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What a session of the job's own says of itself, started with an archive of classes that does not fit."""
-    folder = tmp_path_factory.mktemp("session")
-    archive = folder / "of another Java.jsa"
-    archive.write_text("nothing that Java knows")
-    program = (
-        f"import etl; etl.CLASS_ARCHIVE = {str(archive)!r}\n"
-        f"spark = etl.create_session(etl.Settings({SAMPLE.as_uri()!r}, {(folder / 'lake').as_uri()!r}, {{}}))\n"
-        f"print(etl.read_songs(spark, {(SAMPLE / 'song_data').as_uri()!r}).count())\n"
-        "print(spark._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments())\n"
-        "settings = spark._jsparkSession.sessionState().newHadoopConf()\n"  # as a read gets them
-        "names = 'yarn.acl.enable', 'mapreduce.job.maps', 'fs.s3a.threads.max', 'io.file.buffer.size', 'mine.own'\n"
-        "print(*(settings.get(name) for name in names))\n"
-        "print(*(settings.getPropertySources(name) is not None for name in names))\n"
-    )
-    return run_python(program, folder, PYSPARK_SUBMIT_ARGS="--conf spark.hadoop.mine.own=7 pyspark-shell").splitlines()
+def test_without_laptop_py_and_spark_submit_it_says_so(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "etl.py", tmp_path)
+    done = subprocess.run([sys.executable, tmp_path / "etl.py"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert_one_line(done.stderr, "laptop.py", "spark-submit")
 
 
-def test_an_archive_of_classes_that_does_not_fit_is_no_harm(own_session: list[str]) -> None:
-    lines, arguments = own_session[:2]
-    assert int(lines) == 81
-    assert re.search(r"-XX:SharedArchiveFile=[^,]*/of another Java\.jsa", arguments)
-    assert "-XX:TieredStopAtLevel=1" in arguments
+def cpu_seconds(process: subprocess.Popen[str]) -> float:
+    """The seconds that a process has computed, which unlike those of a clock tell how far it is on a busy machine."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_hadoops_defaults_stay_away_while_files_are_read(own_session: list[str]) -> None:
-    """Of those that a reader asks for, and of the user's own settings, none is dropped."""
-    values, sources = own_session[2:]
-    assert values.split() == ["None", "None", "None", "65536", "7"]
-    assert sources.split() == ["False", "False", "False", "True", "True"]
+@pytest.mark.parametrize("moment", ["0.1", "0.2", "0.3", "0.5", "configuration:+0", "configuration:+1", "configuration:+3", "read +0"])  # fmt: skip
+def test_ctrl_c_at_any_moment_is_one_line(small: Path, tmp_path: Path, moment: str) -> None:
+    """After so much of Python's computing, and after lines of the output, so many seconds on."""
+    start, _, seconds = moment.rpartition("+")
+    command = [*ETL, "--input", str(small), "--output", str(tmp_path / "lake")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout
+        if start:
+            assert any(line.startswith(start) for line in process.stdout)
+            time.sleep(float(seconds))
+        else:
+            while process.poll() is None and cpu_seconds(process) < float(seconds):
+                time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert_one_line(error, "interrupted")
 
 
 def test_importing_it_does_nothing(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; before = dict(os.environ), signal.getsignal(signal.SIGTERM); import etl\n"
+        "import os, signal, sys; before = dict(os.environ), signal.getsignal(signal.SIGTERM); import etl, laptop\n"
         "from pyspark import SparkContext\n"
         "assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before\n"
         "assert SparkContext._gateway is None and 'boto3' not in sys.modules\n"

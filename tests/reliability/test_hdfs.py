@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import getpass
+import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from harness import (
-    Job,
-    check_exact,
-    check_whole,
-    config_file,
-    make_inputs,
-    plant_strangers,
-    started,
-)
+from harness import JOB_SECONDS, check_exact, check_whole, config_file, make_inputs, plant_strangers, started
 
 sys.path.append(str(ROOT / "tests" / "yarn"))  # its jars hold HDFS too
 from yarn_cluster import SPARK_HOME, YARN_JARS, fetch_jars, free_ports, write_xml
@@ -33,16 +24,13 @@ START_SECONDS = 120
 
 @contextmanager
 def server(conf: Path, jars: Path, name: str, log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    java = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     command = [
-        *(
-            "java",
-            "-Xmx256m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-cp",
-            f"{conf}:{jars}/*:{SPARK_HOME}/jars/*",
-        ),
-        *(f"org.apache.hadoop.hdfs.server.{name}", *arguments),
+        *java,
+        "-cp",
+        f"{conf}:{jars}/*:{SPARK_HOME}/jars/*",
+        f"org.apache.hadoop.hdfs.server.{name}",
+        *arguments,
     ]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
@@ -59,7 +47,7 @@ class Hdfs:
     def __init__(self, folder: Path, jars: Path, stack: ExitStack) -> None:
         self.conf, self.jars = folder / "conf", jars
         ports = free_ports(2)
-        self.uri, self.web = f"hdfs://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+        self.uri = f"hdfs://127.0.0.1:{ports[0]}"
         self.conf.mkdir()
         write_xml(self.conf / "core-site.xml", {"fs.defaultFS": self.uri, "hadoop.tmp.dir": folder / "tmp"})
         write_xml(
@@ -94,14 +82,6 @@ class Hdfs:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def names(self, path: str) -> set[str]:
-        """The names in a folder, by WebHDFS, which is quick."""
-        try:
-            with urllib.request.urlopen(f"{self.web}/webhdfs/v1{path}?op=LISTSTATUS", timeout=10) as answer:
-                return {status["pathSuffix"] for status in json.load(answer)["FileStatuses"]["FileStatus"]}
-        except urllib.error.HTTPError:
-            return set()
-
     def download(self, path: str, folder: Path) -> Path:
         self.shell("-get", "-ignoreCrc", path, folder)
         return folder
@@ -114,33 +94,35 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
         yield Hdfs(tmp_path_factory.mktemp("hdfs"), jars, stack)
 
 
-def submitted(hdfs: Hdfs, config: Path, source: str) -> AbstractContextManager[Job]:
+def command(program: Path, config: Path, *options: object) -> tuple[object, ...]:
     submit = (SPARK_HOME / "bin" / "spark-submit", "--master", "local[2]", "--conf", "spark.sql.shuffle.partitions=4")
-    options = ("--config", config, "--input", f"{hdfs.uri}/raw/{source}", "--output", f"{hdfs.uri}/lake")
-    return started((*submit, ROOT / "etl.py", *options), HADOOP_CONF_DIR=str(hdfs.conf))
+    return (*submit, program, "--config", config, *options)
 
 
 def full_run(hdfs: Hdfs, config: Path, source: str) -> str:
-    with submitted(hdfs, config, source) as running:
+    """With paths as the file system's own users write them: below their home, and absolute."""
+    options = ("--input", f"/raw/{source}", "--output", "lake")
+    with started(command(ROOT / "etl.py", config, *options), HADOOP_CONF_DIR=str(hdfs.conf)) as running:
         return running.done()
 
 
 def test_runs_on_hdfs(hdfs: Hdfs, tmp_path: Path) -> None:
     old, new = make_inputs(tmp_path / "raw")
     config = config_file(tmp_path)
+    home = f"/user/{getpass.getuser()}"
+    hdfs.shell("-mkdir", "-p", home)
     hdfs.shell("-put", tmp_path / "raw", "/raw")
     plant_strangers(tmp_path / "lake")
-    hdfs.shell("-put", tmp_path / "lake", "/lake")
+    hdfs.shell("-put", tmp_path / "lake", f"{home}/lake")
     run_id = full_run(hdfs, config, "old")
-    check_exact(hdfs.download("/lake", tmp_path / "first"), run_id, old.rows)
+    check_exact(hdfs.download(f"{home}/lake", tmp_path / "first"), run_id, old.rows)
 
-    def is_published() -> bool:
-        return any("songs" in hdfs.names(f"/lake/_runs/{run}") for run in hdfs.names("/lake/_runs") - {run_id})
-
-    with submitted(hdfs, config, "new") as running:
-        assert running.until(is_published), running.wait()
-        running.kill()
-    check_whole(hdfs.download("/lake", tmp_path / "killed"), old.rows, new.rows)
+    options = ("--input", f"{hdfs.uri}/raw/new", "--output", f"{hdfs.uri}{home}/lake")
+    environment = {"KILL": "half deleted songs", "PYTHONPATH": str(ROOT), "HADOOP_CONF_DIR": str(hdfs.conf)}
+    program = Path(__file__).with_name("killer.py")
+    with started(command(program, config, *options), **environment) as running:
+        assert running.process.wait(JOB_SECONDS) == -signal.SIGKILL
+    check_whole(hdfs.download(f"{home}/lake", tmp_path / "killed"), old.rows, new.rows)
 
     run_id = full_run(hdfs, config, "new")
-    check_exact(hdfs.download("/lake", tmp_path / "second"), run_id, new.rows)
+    check_exact(hdfs.download(f"{home}/lake", tmp_path / "second"), run_id, new.rows)
