@@ -24,7 +24,10 @@ DARK, LIGHT = "#08306b", "#9ecae1"  # far apart in grey too
 STYLE = {"figure.dpi": 90, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
 
 
-def drawn(draw: Callable[[pd.DataFrame, Figure], str]) -> Callable[[pd.DataFrame], Figure]:
+Picture = Callable[[pd.DataFrame], Figure]
+
+
+def drawn(draw: Callable[[pd.DataFrame, Figure], str]) -> Picture:
     """Makes the figure that a function draws on, with the sentence that it returns; or says that nothing is there."""
 
     def picture(answer: pd.DataFrame) -> Figure:

@@ -1,0 +1,83 @@
+"""docs/: what is made from etl.py is fresh, the analysts' snippets run as they stand, the pictures fit any lake."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import duckdb
+import engines
+import make
+import pandas as pd
+import pictures
+import pytest
+import sqlglot
+from pyspark.sql import SparkSession
+from sqlglot import exp
+
+import etl
+
+DOCS = Path(__file__).parents[1] / "docs"
+SNIPPETS = re.findall(
+    r"^## (\w+)\n.*?^```(?:sql|python)\n(.*?)^```", (DOCS / "analysts.md").read_text("utf-8"), re.M | re.S
+)
+PICTURES = {
+    pictures.weekday_and_hour: "plays_by_weekday_and_hour",
+    pictures.paid_share: "weekly_listeners",
+    pictures.retention: "retention_by_week",
+    pictures.places: "plays_by_place",
+    pictures.top_songs: "top_songs",
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [("tables.md", make.dictionary()), ("schema.svg", make.picture())])
+def test_is_what_docs_make_py_makes(name: str, text: str) -> None:
+    assert (DOCS / name).read_text("utf-8") == text
+
+
+@pytest.mark.parametrize("table", etl.TABLES)
+def test_each_column_has_a_meaning_and_no_other_has(table: str) -> None:
+    assert list(make.MEANINGS[table][1]) == etl.TABLES[table].names
+
+
+@pytest.mark.parametrize("tool", ["DuckDB", "pandas", "Spark"])
+def test_a_snippet_runs_as_it_stands_while_a_run_writes(
+    tool: str, spark: SparkSession, sample_lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(sample_lake, "lake")
+    for table in etl.TABLES:
+        half = Path("lake", table, "_temporary", "0", "year=2018", "month=11", "part-0.parquet")
+        half.parent.mkdir(parents=True)
+        half.write_bytes(b"PAR1")
+    snippet = dict(SNIPPETS)[tool]
+    if tool == "DuckDB":
+        assert len(duckdb.connect().sql(snippet).fetchall()) == 10
+        return
+    files, root = etl.open_path(spark, "file:///")
+    before = files.getWorkingDirectory()
+    files.setWorkingDirectory(root.suffix(str(tmp_path).removeprefix("/")))  # Spark's relative paths are below it
+    exec(snippet, {"spark": spark})
+    files.setWorkingDirectory(before)
+
+
+def test_athena_gets_the_columns_of_the_job() -> None:
+    types = {"text": "string", "bigint": "bigint", "int": "int", "double": "double", "timestamp": "timestamp"}
+    found = {}
+    for statement in sqlglot.parse(dict(SNIPPETS)["Athena"], read="athena"):
+        assert statement
+        columns = [(column.name, column.kind) for column in statement.find_all(exp.ColumnDef)]
+        found[statement.this.this.name] = {name: types[str(kind).lower()] for name, kind in columns}
+    assert found == {
+        table: {field.name: field.dataType.simpleString() for field in schema} for table, schema in etl.TABLES.items()
+    }
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_a_picture_says_its_finding_and_where_there_is_none(picture: pictures.Picture, sample_lake: str) -> None:
+    with engines.duckdb_engine(sample_lake, None) as query:
+        columns, rows = query((engines.FOLDER / f"{PICTURES[picture]}.sql").read_text("utf-8"))
+    full = pd.DataFrame(rows, columns=list(columns))
+    assert re.search(r"\d|played most|heard in", picture(full).axes[0].get_title("left") + picture(full).get_suptitle())
+    assert "no plays" in picture(full.head(0)).get_supxlabel()
