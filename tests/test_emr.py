@@ -1,4 +1,4 @@
-"""emr.py against moto's AWS, with a clock that does not wait: each command and each way that it can fail."""
+"""python -m emr against moto's AWS, with a clock that does not wait: each command and each way that it can fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.emr.models import emr_backends
 from moto.emrserverless.models import emrserverless_backends
 
-import emr
+from emr.__main__ import main
+from emr.following import LOG_POLL_SECONDS, LOG_WAIT_SECONDS, STEP_ENDS
+from emr.request import EMR_TAG
 
 ROOT = Path(__file__).parents[1]
 REGION = "eu-west-1"
@@ -84,16 +86,16 @@ class Cloud:
             "sparkify-job": "ec2",
             "sparkify-serverless": "serverless",
         }.items():
-            policy = (ROOT / "iam" / f"trust-{trust}.json").read_text()
+            policy = (ROOT / "emr" / "iam" / f"trust-{trust}.json").read_text()
             iam.create_role(RoleName=role, AssumeRolePolicyDocument=policy)
         iam.create_instance_profile(InstanceProfileName="sparkify-job")
         iam.add_role_to_instance_profile(InstanceProfileName="sparkify-job", RoleName="sparkify-job")
-        security = (ROOT / "iam" / "imdsv2.json").read_text()
+        security = (ROOT / "emr" / "iam" / "imdsv2.json").read_text()
         self.emr = boto3.client("emr", region_name=REGION)
         self.emr.create_security_configuration(Name="sparkify-imdsv2", SecurityConfiguration=security)
         self.ec2 = boto3.client("ec2", region_name=REGION)
         subnets = [subnet["SubnetId"] for subnet in self.ec2.describe_subnets()["Subnets"]]
-        self.ec2.create_tags(Resources=subnets, Tags=[{"Key": emr.EMR_TAG, "Value": "true"}])
+        self.ec2.create_tags(Resources=subnets, Tags=[{"Key": EMR_TAG, "Value": "true"}])
 
     def put(self, key: str, body: bytes, bucket: str = "my-logs") -> None:
         self.s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(body) if key.endswith(".gz") else body)
@@ -115,7 +117,7 @@ class Cloud:
         self.cluster.steps[-1].state = state
         self.cluster.state = cluster
         self.cluster.last_state_change_reason = reason
-        if state in emr.STEP_ENDS:
+        if state in STEP_ENDS:
             self.cluster.steps[-1].end_date_time = datetime.now(timezone.utc) - timedelta(minutes=1)
 
     def put_report(self) -> None:
@@ -198,7 +200,8 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     clock = Clock()
-    monkeypatch.setattr(emr, "time", clock)
+    monkeypatch.setattr("emr.aws.time", clock)
+    monkeypatch.setattr("emr.following.time", clock)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     with mock_aws():
         cloud = Cloud(clock)
@@ -228,7 +231,7 @@ def run_to_success(cloud: Cloud) -> int:
     cloud.clock.at(30, lambda: cloud.step_becomes("PENDING", "BOOTSTRAPPING"))
     cloud.clock.at(300, lambda: cloud.step_becomes("RUNNING"))
     cloud.clock.at(600, cloud.finish)
-    return emr.main(RUN.split())
+    return main(RUN.split())
 
 
 def run_to_failure(cloud: Cloud) -> int:
@@ -244,7 +247,7 @@ def run_to_failure(cloud: Cloud) -> int:
     cloud.clock.at(60, lambda: cloud.step_becomes("RUNNING"))
     cloud.clock.at(120, fail)
     cloud.clock.at(420, logs_come)
-    return emr.main(RUN.split())
+    return main(RUN.split())
 
 
 # --- a cluster of its own --------------------------------------------------------------------------------------------
@@ -286,14 +289,14 @@ def test_a_failed_run_waits_for_the_drivers_own_error(cloud: Cloud, capsys: pyte
     assert shown.out == "etl.py: error: no song file under s3://songs/raw/song_data\n"
     assert "ended as cluster TERMINATING, step FAILED" in shown.err
     assert shown.err.count("Waiting for the driver's log") == 1
-    assert 420 <= cloud.clock.now < 420 + 2 * emr.LOG_POLL_SECONDS
+    assert 420 <= cloud.clock.now < 420 + 2 * LOG_POLL_SECONDS
 
 
 def test_a_failure_reason_of_emr_is_shown(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     step = {"Status": {"State": "FAILED", "FailureDetails": {"Reason": "Unknown Error.", "Message": "exit 1"}}}
     cloud.answers["DescribeStep"] = lambda: {"Step": {**step, "Config": {"Args": []}}}
     cloud.clock.at(30, lambda: cloud.put_step_log("spark-submit: command not found"))
-    assert emr.main(RUN.split()) == 1
+    assert main(RUN.split()) == 1
     shown = capsys.readouterr()
     assert "Unknown Error.; exit 1" in shown.err
     assert shown.out == "spark-submit: command not found\n"
@@ -307,7 +310,7 @@ def test_the_last_attempts_driver_speaks(cloud: Cloud, capsys: pytest.CaptureFix
         cloud.put_driver_log("INFO x\nTraceback (most recent call last):\nKeyError: second\nINFO bye", attempt=2)
 
     cloud.clock.at(30, fail)
-    assert emr.main(RUN.split()) == 1
+    assert main(RUN.split()) == 1
     assert capsys.readouterr().out == "Traceback (most recent call last):\nKeyError: second\n"
 
 
@@ -320,18 +323,18 @@ def test_a_log_copied_before_the_end_is_not_taken_for_the_end(cloud: Cloud, caps
 
     cloud.clock.at(30, fail)
     cloud.clock.at(300, lambda: cloud.put_driver_log("INFO still going\nValueError: nearly the end"))
-    assert emr.main(RUN.split()) == 1
+    assert main(RUN.split()) == 1
     shown = capsys.readouterr()
     assert "The log may not be whole yet." in shown.err
     assert "ValueError: nearly the end" in shown.out
-    assert cloud.clock.now >= emr.LOG_WAIT_SECONDS
+    assert cloud.clock.now >= LOG_WAIT_SECONDS
 
 
 def test_logs_that_never_come_end_the_wait(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.clock.at(30, lambda: cloud.step_becomes("FAILED"))
-    assert emr.main(RUN.split()) == 1
-    assert f"try again later: python emr.py logs {cloud.cluster.id}/s-" in capsys.readouterr().err
-    assert emr.LOG_WAIT_SECONDS <= cloud.clock.now < 2 * emr.LOG_WAIT_SECONDS
+    assert main(RUN.split()) == 1
+    assert f"try again later: python -m emr logs {cloud.cluster.id}/s-" in capsys.readouterr().err
+    assert LOG_WAIT_SECONDS <= cloud.clock.now < 2 * LOG_WAIT_SECONDS
 
 
 def test_a_cluster_that_does_not_start_says_why(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,7 +342,7 @@ def test_a_cluster_that_does_not_start_says_why(cloud: Cloud, capsys: pytest.Cap
         cloud.step_becomes("CANCELLED", "TERMINATED_WITH_ERRORS", "The VPC has no free addresses")
 
     cloud.clock.at(30, fail)
-    assert emr.main(RUN.split()) == 1
+    assert main(RUN.split()) == 1
     shown = capsys.readouterr()
     assert "cluster TERMINATED_WITH_ERRORS, step CANCELLED: The VPC has no free addresses" in shown.err
     assert "Waiting" not in shown.err
@@ -348,27 +351,27 @@ def test_a_cluster_that_does_not_start_says_why(cloud: Cloud, capsys: pytest.Cap
 
 def test_a_missing_report_is_said(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.clock.at(30, lambda: cloud.step_becomes("COMPLETED"))
-    assert emr.main(RUN.split()) == 0
+    assert main(RUN.split()) == 0
     assert "There is no report at s3://my-logs/sparkify/" in capsys.readouterr().err
 
 
 def test_a_report_that_cannot_be_read_does_not_fail_the_job(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.answers["GetObject"] = refuse("AccessDenied")
     cloud.clock.at(30, lambda: cloud.step_becomes("COMPLETED"))
-    assert emr.main(RUN.split()) == 0
+    assert main(RUN.split()) == 0
     assert "The job is done, but its report cannot be shown" in capsys.readouterr().err
 
 
 def test_logs_that_are_refused_are_one_line(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.clock.at(30, lambda: cloud.step_becomes("FAILED"))
     cloud.clock.at(30, lambda: cloud.answers.update({"ListObjectsV2": refuse("AccessDenied")}))
-    assert emr.main(RUN.split()) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("emr.py: error: An error occurred (AccessDenied)")
+    assert main(RUN.split()) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("emr: error: An error occurred (AccessDenied)")
 
 
 def test_a_long_run_is_followed_to_its_end(cloud: Cloud) -> None:
     cloud.clock.at(5400, cloud.finish)
-    assert emr.main(RUN.split()) == 0
+    assert main(RUN.split()) == 0
     assert cloud.clock.now >= 5400
 
 
@@ -377,7 +380,7 @@ def test_one_line_updates_on_a_terminal(
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     cloud.clock.at(60, lambda: cloud.step_becomes("COMPLETED"))
-    assert emr.main(RUN.split()) == 0
+    assert main(RUN.split()) == 0
     progress = capsys.readouterr().err.split("\r\x1b[K")[1:]
     assert progress[:2] == ["cluster WAITING 0:00, step RUNNING 0:00", "cluster WAITING 0:15, step RUNNING 0:15"]
     assert progress[4].startswith("cluster RUNNING 0:00, step COMPLETED 0:00\n")
@@ -391,7 +394,7 @@ def test_following_survives_throttling_and_a_lost_network(cloud: Cloud, capsys: 
         lambda: None, unplugged, unplugged, refuse("ThrottlingException"), refuse("InternalFailure", 500)
     )
     cloud.clock.at(120, lambda: cloud.step_becomes("COMPLETED"))
-    assert emr.main(RUN.split()) == 0
+    assert main(RUN.split()) == 0
     shown = capsys.readouterr().err
     assert shown.count("no answer from AWS, still trying") == 1
     assert shown.count("AWS is busy, still trying") == 1
@@ -401,10 +404,10 @@ def test_credentials_that_run_out_end_the_watch_but_not_the_run(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud.answers["DescribeStep"] = in_turn(lambda: None, refuse("ExpiredTokenException"))
-    assert emr.main(RUN.split()) == 1
+    assert main(RUN.split()) == 1
     shown = capsys.readouterr().err
     assert "ExpiredTokenException" in shown
-    assert f"It goes on: python emr.py status {cloud.cluster.id}" in shown
+    assert f"It goes on: python -m emr status {cloud.cluster.id}" in shown
     assert "emr:TerminateJobFlows" not in cloud.operations()
 
 
@@ -417,23 +420,22 @@ def test_a_throttled_start_is_tried_again(cloud: Cloud) -> None:
 
 def test_a_start_that_may_have_worked_is_never_sent_twice(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.answers["RunJobFlow"] = in_turn(unplugged)
-    assert emr.main(RUN.split()) == 1
+    assert main(RUN.split()) == 1
     assert cloud.operations().count("emr:RunJobFlow") == 1
     assert re.search(r"The job may have started: look for sparkify-\S+ with", capsys.readouterr().err)
 
 
 def test_a_start_that_is_throttled_for_ever_gives_up(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.answers["RunJobFlow"] = refuse("ThrottlingException")
-    assert emr.main(RUN.split()) == 2
+    assert main(RUN.split()) == 2
     assert "nothing was started" in capsys.readouterr().err
 
 
 def test_a_refused_start_is_one_line(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.answers["RunJobFlow"] = refuse("ValidationException")
-    assert emr.main(RUN.split()) == 2
+    assert main(RUN.split()) == 2
     assert (
-        "emr.py: error: AWS refused to start the job: An error occurred (ValidationException)"
-        in capsys.readouterr().err
+        "emr: error: AWS refused to start the job: An error occurred (ValidationException)" in capsys.readouterr().err
     )
 
 
@@ -461,7 +463,7 @@ def interrupt() -> None:
 def stop_own_cluster(cloud: Cloud, typed: list[str]) -> int:
     typed.append("s")
     cloud.clock.at(60, interrupt)
-    return emr.main(RUN.split())
+    return main(RUN.split())
 
 
 def test_ctrl_c_can_stop_the_run_and_its_cluster(
@@ -475,22 +477,22 @@ def test_ctrl_c_can_stop_the_run_and_its_cluster(
 def test_ctrl_c_can_leave_the_run(cloud: Cloud, terminal: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     terminal.append("")
     cloud.clock.at(60, interrupt)
-    assert emr.main(RUN.split()) == 130
+    assert main(RUN.split()) == 130
     assert "emr:TerminateJobFlows" not in cloud.operations()
     shown = capsys.readouterr().err
-    assert f"goes on and its cluster ends by itself with the step: python emr.py status {cloud.cluster.id}/s-" in shown
+    assert f"goes on and its cluster ends by itself with the step: python -m emr status {cloud.cluster.id}/s-" in shown
 
 
 def test_ctrl_c_twice_leaves_the_run(cloud: Cloud, terminal: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda _: interrupt())
     cloud.clock.at(60, interrupt)
-    assert emr.main(RUN.split()) == 130
+    assert main(RUN.split()) == 130
     assert "emr:TerminateJobFlows" not in cloud.operations()
 
 
 def test_ctrl_c_without_a_terminal_leaves_the_run(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.clock.at(60, interrupt)
-    assert emr.main(RUN.split()) == 130
+    assert main(RUN.split()) == 130
     assert "goes on" in capsys.readouterr().err
     assert "emr:TerminateJobFlows" not in cloud.operations()
 
@@ -498,7 +500,7 @@ def test_ctrl_c_without_a_terminal_leaves_the_run(cloud: Cloud, capsys: pytest.C
 def test_ctrl_c_while_waiting_for_logs_ends_the_wait(cloud: Cloud) -> None:
     cloud.clock.at(60, lambda: cloud.step_becomes("FAILED"))
     cloud.clock.at(120, interrupt)
-    assert emr.main(RUN.split()) == 130
+    assert main(RUN.split()) == 130
 
 
 def test_no_ctrl_c_between_the_start_and_its_id(cloud: Cloud) -> None:
@@ -516,7 +518,7 @@ def test_no_ctrl_c_between_the_start_and_its_id(cloud: Cloud) -> None:
 
 
 def test_without_a_terminal_yes_is_needed(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
-    assert emr.main(f"run {PLACES}".split()) == 2
+    assert main(f"run {PLACES}".split()) == 2
     shown = capsys.readouterr().err
     assert shown.index("4 machines: 1 primary") < shown.index("give --yes")
     assert not {"s3:PutObject", "emr:RunJobFlow"} & set(cloud.operations())
@@ -525,14 +527,14 @@ def test_without_a_terminal_yes_is_needed(cloud: Cloud, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("typed", ["", "n", "nope"])
 def test_anything_but_yes_starts_nothing(cloud: Cloud, terminal: list[str], typed: str) -> None:
     terminal.append(typed)
-    assert emr.main(f"run {PLACES}".split()) == 2
+    assert main(f"run {PLACES}".split()) == 2
     assert not {"s3:PutObject", "emr:RunJobFlow"} & set(cloud.operations())
 
 
 def test_yes_at_the_terminal_starts_it(cloud: Cloud, terminal: list[str]) -> None:
     terminal.append("y")
     cloud.clock.at(60, lambda: cloud.step_becomes("COMPLETED"))
-    assert emr.main(f"run {PLACES}".split()) == 0
+    assert main(f"run {PLACES}".split()) == 0
 
 
 # --- a step on a running cluster, and EMR Serverless -----------------------------------------------------------------
@@ -541,7 +543,7 @@ def test_yes_at_the_terminal_starts_it(cloud: Cloud, terminal: list[str]) -> Non
 def step_to_success(cloud: Cloud) -> int:
     cluster = cloud.new_cluster()
     cloud.clock.at(60, lambda: cloud.finish("WAITING"))
-    return emr.main([*RUN.split(), "--cluster", cluster])
+    return main([*RUN.split(), "--cluster", cluster])
 
 
 def stop_step(cloud: Cloud, typed: list[str]) -> int:
@@ -549,12 +551,12 @@ def stop_step(cloud: Cloud, typed: list[str]) -> int:
     typed.append("stop")
     cloud.answers["CancelSteps"] = lambda: {"CancelStepsInfoList": []}  # not in moto
     cloud.clock.at(60, interrupt)
-    return emr.main([*RUN.split(), "--cluster", cluster])
+    return main([*RUN.split(), "--cluster", cluster])
 
 
 def serverless_to_success(cloud: Cloud) -> int:
     application = cloud.new_application()
-    return emr.main([*RUN.split(), "--release", "emr-7.13.0", "--serverless", application, "--role", ROLE])
+    return main([*RUN.split(), "--release", "emr-7.13.0", "--serverless", application, "--role", ROLE])
 
 
 def stop_job_run(cloud: Cloud, typed: list[str]) -> int:
@@ -562,7 +564,7 @@ def stop_job_run(cloud: Cloud, typed: list[str]) -> int:
     cloud.answers["GetJobRun"] = in_turn(lambda: cloud.job_run_becomes(application, "RUNNING") and None)
     typed.append("s")
     cloud.clock.at(15, interrupt)
-    return emr.main([*RUN.split(), "--release", "emr-7.13.0", "--serverless", application, "--role", ROLE])
+    return main([*RUN.split(), "--release", "emr-7.13.0", "--serverless", application, "--role", ROLE])
 
 
 def test_a_step_on_a_running_cluster(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
@@ -611,7 +613,7 @@ def test_a_failed_serverless_run_shows_the_driver(cloud: Cloud, capsys: pytest.C
         return None
 
     cloud.answers["GetJobRun"] = in_turn(fail)
-    assert emr.main([*RUN.split(), "--release", "emr-7.13.0", "--serverless", application, "--role", ROLE]) == 1
+    assert main([*RUN.split(), "--release", "emr-7.13.0", "--serverless", application, "--role", ROLE]) == 1
     shown = capsys.readouterr()
     assert shown.out == "etl.py: error: all is lost\n"
     assert "job run FAILED: Job failed, please check complete logs" in shown.err
@@ -622,23 +624,23 @@ def test_a_failed_serverless_run_shows_the_driver(cloud: Cloud, capsys: pytest.C
 
 def test_status_of_a_run_that_goes_on_and_one_that_is_done(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.clock.at(15, interrupt)
-    emr.main(RUN.split())
+    main(RUN.split())
     cluster, step = cloud.cluster.id, cloud.cluster.steps[0].id
     capsys.readouterr()
-    assert emr.main(["status", cluster]) == 0
+    assert main(["status", cluster]) == 0
     assert capsys.readouterr().out == f"{cluster}/{step}: cluster WAITING, step RUNNING\n"
     cloud.put_report()
     cloud.step_becomes("COMPLETED", "TERMINATED")
-    assert emr.main(["status", f"{cluster}/{step}"]) == 0
+    assert main(["status", f"{cluster}/{step}"]) == 0
     assert "songs  " in capsys.readouterr().out
     cloud.step_becomes("FAILED", "TERMINATED_WITH_ERRORS")
-    assert emr.main(["status", cluster]) == 1
+    assert main(["status", cluster]) == 1
 
 
 def test_status_of_a_job_run(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     serverless_to_success(cloud)
     [identifier] = re.findall(r"Started (\w+/\w+) as", capsys.readouterr().err)
-    assert emr.main(["status", identifier]) == 0
+    assert main(["status", identifier]) == 0
     assert capsys.readouterr().out == f"{identifier}: job run SUCCESS\n"
 
 
@@ -646,12 +648,12 @@ def test_logs_prints_the_whole_driver_log(cloud: Cloud, capsys: pytest.CaptureFi
     run_to_failure(cloud)
     cloud.put_driver_log("line 1\nline 2\n", stdout="out 1\n")
     capsys.readouterr()
-    assert emr.main(["logs", cloud.cluster.id]) == 0
+    assert main(["logs", cloud.cluster.id]) == 0
     assert capsys.readouterr().out == "==> stderr <==\nline 1\nline 2\n==> stdout <==\nout 1\n"
 
 
 def test_logs_of_a_cluster_without_a_step(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
-    assert emr.main(["logs", cloud.new_cluster()]) == 1
+    assert main(["logs", cloud.new_cluster()]) == 1
     assert "has no step yet" in capsys.readouterr().err
 
 
@@ -665,8 +667,8 @@ def test_logs_of_a_cluster_without_a_step(cloud: Cloud, capsys: pytest.CaptureFi
     ],
 )
 def test_an_id_that_is_none(cloud: Cloud, identifier: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert emr.main(["status", identifier]) == 2
-    assert f"emr.py: error: {message}" in capsys.readouterr().err
+    assert main(["status", identifier]) == 2
+    assert f"emr: error: {message}" in capsys.readouterr().err
 
 
 # --- checks before anything is started -------------------------------------------------------------------------------
@@ -675,7 +677,7 @@ Breaks = Callable[[Cloud], None]
 
 
 def trusts_no_one(role: str) -> Breaks:
-    document = (ROOT / "iam" / "trust-emr.json").read_text().replace("elasticmapreduce", "glue")
+    document = (ROOT / "emr" / "iam" / "trust-emr.json").read_text().replace("elasticmapreduce", "glue")
     return lambda cloud: boto3.client("iam").update_assume_role_policy(RoleName=role, PolicyDocument=document)
 
 
@@ -697,7 +699,7 @@ def no_default_subnets(cloud: Cloud) -> None:
 
 def untag(cloud: Cloud) -> None:
     subnet = cloud.ec2.describe_subnets()["Subnets"][0]["SubnetId"]
-    cloud.ec2.delete_tags(Resources=[subnet], Tags=[{"Key": emr.EMR_TAG}])
+    cloud.ec2.delete_tags(Resources=[subnet], Tags=[{"Key": EMR_TAG}])
 
 
 def answer(operation: str, how: Answer) -> Breaks:
@@ -751,13 +753,13 @@ PROBLEMS: dict[str, tuple[Breaks, str]] = {
         "--service-role: there is no role sparkify-emr-service: create it as the README says",
     ),
     "service role of others": (trusts_no_one("sparkify-emr-service"), "does not trust elasticmapreduce.amazonaws.com"),
-    "role refused": (answer("GetRole", refuse("AccessDenied")), "iam/operator.json has all rights that are needed"),
+    "role refused": (answer("GetRole", refuse("AccessDenied")), "emr/iam/operator.json has all rights that are needed"),
     "no profile": (drop_profile, "--instance-profile: there is no instance profile sparkify-job"),
     "empty profile": (empty_profile, "--instance-profile: sparkify-job holds no role"),
     "profile of others": (trusts_no_one("sparkify-job"), "role sparkify-job does not trust ec2.amazonaws.com"),
     "no security configuration": (
         lambda cloud: cloud.emr.delete_security_configuration(Name="sparkify-imdsv2"),
-        "aws emr create-security-configuration --name sparkify-imdsv2 --security-configuration file://iam/imdsv2.json",
+        "aws emr create-security-configuration --name sparkify-imdsv2 --security-configuration file://emr/iam/imdsv2.json",
     ),
     "untagged network": (
         untag,
@@ -773,8 +775,8 @@ def test_each_problem_is_one_line_and_nothing_is_started(
 ) -> None:
     breaks, message = PROBLEMS[name]
     breaks(cloud)
-    assert emr.main(RUN.split()) == 2
-    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("emr.py: error: ")]
+    assert main(RUN.split()) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("emr: error: ")]
     assert message in line
     assert not {"s3:PutObject", "emr:RunJobFlow"} & set(cloud.operations())
 
@@ -782,8 +784,8 @@ def test_each_problem_is_one_line_and_nothing_is_started(
 def test_all_problems_are_shown_at_once(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("no songs", "public policy", "no service role", "no profile", "no default VPC"):
         PROBLEMS[name][0](cloud)
-    assert emr.main(RUN.split()) == 2
-    assert capsys.readouterr().err.count("emr.py: error: ") == 5
+    assert main(RUN.split()) == 2
+    assert capsys.readouterr().err.count("emr: error: ") == 5
 
 
 def test_a_blocked_public_policy_is_private(cloud: Cloud) -> None:
@@ -797,15 +799,15 @@ def test_a_blocked_public_policy_is_private(cloud: Cloud) -> None:
 def test_a_public_lake_can_be_meant_but_public_logs_can_not(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     make_public("lake", "policy")(cloud)
     cloud.clock.at(60, lambda: cloud.step_becomes("COMPLETED"))
-    assert emr.main([*RUN.split(), "--allow-public"]) == 0
+    assert main([*RUN.split(), "--allow-public"]) == 0
     make_public("my-logs", "policy")(cloud)
-    assert emr.main([*RUN.split(), "--allow-public"]) == 2
+    assert main([*RUN.split(), "--allow-public"]) == 2
     assert "--logs: bucket my-logs is public" in capsys.readouterr().err
 
 
 def test_no_region_is_said(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    assert emr.main(RUN.split()) == 2
+    assert main(RUN.split()) == 2
     assert "no AWS region is set: give --region" in capsys.readouterr().err
 
 
@@ -813,59 +815,59 @@ def test_an_unknown_profile_is_said(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    assert emr.main(RUN.split()) == 2
+    assert main(RUN.split()) == 2
     assert "(nobody)" in capsys.readouterr().err
 
 
 def test_subnets_are_checked(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     vpc = cloud.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     small = cloud.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/28")["Subnet"]["SubnetId"]
-    assert emr.main([*RUN.split(), "--subnet", small, "--workers", "11"]) == 2
+    assert main([*RUN.split(), "--subnet", small, "--workers", "11"]) == 2
     shown = capsys.readouterr().err
     assert f"{small} has too few free addresses for 12 machines" in shown
-    assert f"aws ec2 create-tags --resources {small} {vpc} --tags Key={emr.EMR_TAG},Value=true" in shown
-    cloud.ec2.create_tags(Resources=[small], Tags=[{"Key": emr.EMR_TAG, "Value": "true"}])
+    assert f"aws ec2 create-tags --resources {small} {vpc} --tags Key={EMR_TAG},Value=true" in shown
+    cloud.ec2.create_tags(Resources=[small], Tags=[{"Key": EMR_TAG, "Value": "true"}])
     cloud.clock.at(60, lambda: cloud.step_becomes("COMPLETED"))
-    assert emr.main([*RUN.split(), "--subnet", small, "--workers", "3"]) == 0
+    assert main([*RUN.split(), "--subnet", small, "--workers", "3"]) == 0
     assert cloud.sent("emr:RunJobFlow")["Instances"]["Ec2SubnetIds"] == [small]
-    assert emr.main([*RUN.split(), "--subnet", "subnet-404"]) == 2
+    assert main([*RUN.split(), "--subnet", "subnet-404"]) == 2
     assert "--subnet: there is no such subnet in eu-west-1" in capsys.readouterr().err
 
 
 def test_running_clusters_are_checked(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
-    assert emr.main([*RUN.split(), "--cluster", "j-404"]) == 2
+    assert main([*RUN.split(), "--cluster", "j-404"]) == 2
     assert "--cluster: there is no cluster j-404 in eu-west-1" in capsys.readouterr().err
     cluster = cloud.new_cluster(ReleaseLabel="emr-7.13.0")
-    assert emr.main([*RUN.split(), "--cluster", cluster]) == 2
+    assert main([*RUN.split(), "--cluster", cluster]) == 2
     assert f"--cluster: {cluster} is emr-7.13.0: give --release emr-7.13.0" in capsys.readouterr().err
     cloud.emr.terminate_job_flows(JobFlowIds=[cluster])
-    assert emr.main([*RUN.split(), "--release", "emr-7.13.0", "--cluster", cluster]) == 2
+    assert main([*RUN.split(), "--release", "emr-7.13.0", "--cluster", cluster]) == 2
     assert re.search(rf"--cluster: {cluster} is TERMINAT\w+; leave --cluster away", capsys.readouterr().err)
     other = cloud.new_cluster(LogUri="")
-    assert emr.main([*RUN.split(), "--cluster", other]) == 2
+    assert main([*RUN.split(), "--cluster", other]) == 2
     assert f"--cluster: {other} keeps no logs in S3" in capsys.readouterr().err
     assert "emr:AddJobFlowSteps" not in cloud.operations()
 
 
 def test_applications_are_checked(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     command = [*RUN.split(), "--role", ROLE, "--serverless"]
-    assert emr.main([*command, "00none"]) == 2
+    assert main([*command, "00none"]) == 2
     assert "--serverless: there is no application 00none in eu-west-1" in capsys.readouterr().err
     application = cloud.new_application()
-    assert emr.main([*command, application]) == 2
+    assert main([*command, application]) == 2
     assert f"{application} is emr-7.13.0: give --release emr-7.13.0" in capsys.readouterr().err
     trusts_no_one("sparkify-serverless")(cloud)
-    assert emr.main([*command, application, "--release", "emr-7.13.0"]) == 2
+    assert main([*command, application, "--release", "emr-7.13.0"]) == 2
     assert "--role: role sparkify-serverless does not trust emr-serverless.amazonaws.com" in capsys.readouterr().err
     boto3.client("emr-serverless", region_name=REGION).stop_application(applicationId=application)
     boto3.client("emr-serverless", region_name=REGION).delete_application(applicationId=application)
-    assert emr.main([*command, application, "--release", "emr-7.13.0"]) == 2
+    assert main([*command, application, "--release", "emr-7.13.0"]) == 2
     assert "Spark application and TERMINATED: give a Spark application" in capsys.readouterr().err
 
 
 def test_an_upload_that_is_refused_starts_nothing(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.answers["PutObject"] = refuse("AccessDenied")
-    assert emr.main(RUN.split()) == 2
+    assert main(RUN.split()) == 2
     assert "--logs: cannot write s3://my-logs/sparkify/" in capsys.readouterr().err
     assert "emr:RunJobFlow" not in cloud.operations()
 
@@ -903,7 +905,7 @@ RIGHTS = {
 
 
 def statements(policy: str) -> list[dict[str, Any]]:
-    return list(json.loads((ROOT / "iam" / f"{policy}.json").read_text())["Statement"])
+    return list(json.loads((ROOT / "emr" / "iam" / f"{policy}.json").read_text())["Statement"])
 
 
 def listed(value: str | list[str]) -> set[str]:
@@ -957,7 +959,7 @@ def test_the_jobs_policy_gives_each_prefix_what_the_job_does_there() -> None:
 
 
 def test_no_policy_gives_away_more_than_it_must() -> None:
-    for path in (ROOT / "iam").glob("*.json"):
+    for path in (ROOT / "emr" / "iam").glob("*.json"):
         document = json.loads(path.read_text())
         for statement in document.get("Statement", []):
             assert not [action for action in listed(statement["Action"]) if "*" in action], path

@@ -1,4 +1,4 @@
-"""emr.py's requests: exact, valid for AWS's own service model, and made without AWS."""
+"""The launcher's requests: exact, valid for AWS's own service model, and made without AWS."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import pytest
 from botocore.model import Shape
 from botocore.validate import ParamValidator
 
-import emr
 import etl
+from emr.__main__ import main
+from emr.request import Uri, clean_config
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -40,7 +41,7 @@ OPERATIONS = {"run_job_flow": "RunJobFlow", "add_job_flow_steps": "AddJobFlowSte
 
 
 def dry_run(options: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    assert emr.main(f"run {PLACES} {options} --dry-run".split()) == 0
+    assert main(f"run {PLACES} {options} --dry-run".split()) == 0
     text = capsys.readouterr().out
     names = set(re.findall(r"sparkify-\d{8}T\d{6}Z-[0-9a-f]{8}", text))
     assert len(names) == 1
@@ -139,13 +140,13 @@ def test_the_platform_owns_its_settings(name: str, keys: set[str], capsys: pytes
     ],
 )
 def test_machines_are_shown_first(options: str, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    emr.main(f"run {PLACES} {options} --dry-run".split())
+    main(f"run {PLACES} {options} --dry-run".split())
     shown = capsys.readouterr().err
     assert [line for line in lines if line not in shown] == []
 
 
 def test_help_and_dry_run_need_neither_boto3_nor_aws(tmp_path: Path) -> None:
-    code = "import sys; sys.modules.update(boto3=None, botocore=None); import emr; sys.exit(emr.main(sys.argv[1:]))"
+    code = "import sys; sys.modules.update(boto3=None, botocore=None); from emr.__main__ import main; sys.exit(main(sys.argv[1:]))"
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     for arguments in ("--help", "run --help", f"run {PLACES} --dry-run"):
         command = [sys.executable, "-c", code, *arguments.split()]
@@ -153,12 +154,12 @@ def test_help_and_dry_run_need_neither_boto3_nor_aws(tmp_path: Path) -> None:
         assert (done.returncode, bool(done.stdout)) == (0, True), done.stderr
     command = [sys.executable, "-c", code, "status", "j-1"]
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (2, "emr.py: error: boto3 is missing: pip install -r requirements.txt\n")
+    assert (done.returncode, done.stderr) == (2, "emr: error: boto3 is missing: pip install -r requirements.txt\n")
 
 
 def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        emr.main(["run", "--help"])
+        main(["run", "--help"])
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.partition("options:")[2].split())
     for option in (
@@ -211,7 +212,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_wrong_usage_is_one_line_and_exit_2(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        ended = emr.main(arguments.split())
+        ended = main(arguments.split())
     except SystemExit as end:
         ended = int(str(end.code))
     assert ended == 2
@@ -222,13 +223,13 @@ def test_wrong_usage_is_one_line_and_exit_2(arguments: str, message: str, capsys
 
 def test_neighbours_are_no_overlap(capsys: pytest.CaptureFixture[str]) -> None:
     places = "--input s3://all/in --output s3://all/in2 --logs s3://all/logs"
-    assert emr.main(["run", *places.split(), "--dry-run"]) == 0
+    assert main(["run", *places.split(), "--dry-run"]) == 0
 
 
 def test_s3a_and_a_trailing_slash_mean_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     golden = json.loads((GOLDEN / "emr_cluster.json").read_text())
     other = "run --input s3a://songs/raw/ --output s3a://lake/sparkify/ --logs s3://my-logs/sparkify// --dry-run"
-    emr.main(other.split())
+    main(other.split())
     text = re.sub(r"sparkify-\d{8}T\d{6}Z-[0-9a-f]{8}", "RUN", capsys.readouterr().out)
     assert json.loads(text) == golden
 
@@ -241,7 +242,7 @@ def test_config_goes_to_the_cluster_without_its_secrets(tmp_path: Path) -> None:
         "[PATHS]\nINPUT_DATA = /home/me/SECRETPLACE\n"
         "[PARTITIONS]\nsongs = year, artist_id\n[LIMITS]\nMAX_REJECTED = 0.5\n"
     )
-    text = emr.clean_config(config, emr.Uri.parse("s3://songs/raw"), emr.Uri.parse("s3://lake/sparkify"))
+    text = clean_config(config, Uri.parse("s3://songs/raw"), Uri.parse("s3://lake/sparkify"))
     assert "SECRET" not in text.replace("AWS_SECRET_ACCESS_KEY", "")
     assert "http" not in text
     parser = configparser.ConfigParser(interpolation=None)
@@ -255,14 +256,14 @@ def test_config_goes_to_the_cluster_without_its_secrets(tmp_path: Path) -> None:
 def test_a_broken_config_is_not_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "dl.cfg"
     config.write_text("AWS_SECRET_ACCESS_KEY = SECRET\n")
-    assert emr.main([*f"run {PLACES} --dry-run --config".split(), str(config)]) == 2
+    assert main([*f"run {PLACES} --dry-run --config".split(), str(config)]) == 2
     shown = capsys.readouterr().err
     assert "SECRET" not in shown
     assert "is not a valid dl.cfg" in shown
 
 
 def test_uploaded_config_is_one_that_the_job_takes(tmp_path: Path) -> None:
-    text = emr.clean_config(ROOT / "dl.cfg", emr.Uri.parse("s3://songs/raw"), emr.Uri.parse("s3://lake/sparkify"))
+    text = clean_config(ROOT / "dl.cfg", Uri.parse("s3://songs/raw"), Uri.parse("s3://lake/sparkify"))
     (tmp_path / "dl.cfg").write_text(text)
     shipped, uploaded = (etl.read_config(str(folder / "dl.cfg")) for folder in (ROOT, tmp_path))
     assert uploaded == {**shipped, "PATHS": {"INPUT_DATA": "s3://songs/raw", "OUTPUT_DATA": "s3://lake/sparkify"}}
