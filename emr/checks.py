@@ -1,50 +1,54 @@
 """Checks before anything is started: each problem is one line with its fix."""
 
-from __future__ import annotations
-
 import argparse
+import itertools
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
-from emr import UsageError
 from emr.aws import Aws, code
-from emr.request import EMR_TAG, MOST_WORKERS, Uri
+from emr.request import EMR_TAG, MOST_WORKERS, NIGHT, ONE_WORKER, TAGS, UsageError
 
 ABSENT = {"404", "NoSuchBucket", "NoSuchEntity", "InvalidRequestException", "ResourceNotFoundException"}
-ABSENT |= {"InvalidSubnetID.NotFound", "InvalidSubnetId.NotFound", "InvalidSubnetID.Malformed"}
+ABSENT |= {"InvalidSubnetID.NotFound", "InvalidSubnetId.NotFound", "InvalidSubnetID.Malformed", "InvalidInstanceType"}
+ABSENT.add("NoSuchPublicAccessBlockConfiguration")
 DEFAULT_SUBNETS = [{"Name": "default-for-az", "Values": ["true"]}]  # where EMR starts a cluster that names no subnet
+ALIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
+BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 
 def check_usage(args: argparse.Namespace) -> None:
     """What the command line alone can tell."""
-    pairs = [("--input", "--output"), ("--input", "--logs"), ("--output", "--logs")]
-    for one, other in pairs:
-        if getattr(args, one[2:]).overlaps(getattr(args, other[2:])):
-            raise UsageError(f"{one} and {other} must not lie in one another: give each a prefix of its own")
-    if args.serverless and not args.role:
-        raise UsageError("--serverless needs --role, the ARN of the role that the job runs with")
-    if args.role and not args.serverless:
-        raise UsageError("--role goes with --serverless; a cluster's role comes with --instance-profile")
+    for one, other in itertools.permutations(("input", "output", "logs"), 2):
+        if f"{getattr(args, one)}/".startswith(f"{getattr(args, other)}/"):
+            raise UsageError(f"--{one} must not lie in --{other}: give each a prefix of its own")
+    if bool(args.serverless) != bool(args.role):
+        raise UsageError("--serverless needs --role, the role of the job, and --role needs --serverless")
+    if NIGHT in (args.name or "") and not (args.dry_run or args.upload_only):
+        raise UsageError(f"--name: {NIGHT} is for a scheduler to fill in: give --upload-only or --dry-run")
+    if problem := _too_old(args.release, bool(args.serverless)):
+        raise UsageError(f"--release: {problem}")
+
+
+def _too_old(release: str, serverless: bool) -> str | None:
+    first, lacking = (13, "Python 3.11 surely") if serverless else (10, "S3A behind s3://")
+    known = re.fullmatch(r"emr-(\d+)\.(\d+)\.\d+", release)  # emr-spark-8.0.0 has both
+    is_old = known and (int(known[1]), int(known[2])) < (7, first)
+    return f"{release} has not {lacking}; emr-7.{first}.0 and newer have" if is_old else None
 
 
 def check(aws: Aws, args: argparse.Namespace) -> None:
     """All that can be known before money is spent; raises UsageError with every problem found."""
     try:
         aws.sts.get_caller_identity()
-    except aws.offline as error:
-        raise UsageError(f"AWS cannot be reached in region {aws.region!r}: {error}") from None
     except aws.failed as error:
-        raise UsageError(f"no valid AWS credentials ({error}): run `aws configure` or `aws sso login`") from None
+        way = aws.passes(error) or "no valid AWS credentials, run `aws configure` or `aws sso login`"
+        raise UsageError(f"{way}, in region {aws.region!r}: {error}") from None
     checks = Checks(aws, args)
-    checks.buckets()
-    if args.serverless:
-        checks.serverless()
-    elif args.cluster:
-        checks.cluster()
-    else:
-        checks.roles()
-        checks.subnets()
+    own = [checks.cluster] if args.cluster else [checks.roles, checks.machines, checks.network]
+    for each in [checks.buckets, *([checks.serverless] if args.serverless else own)]:
+        each()
     if checks.problems:
         raise UsageError("\n".join(checks.problems))
 
@@ -56,131 +60,146 @@ class Checks:
         self.aws, self.args = aws, args
         self.problems: list[str] = []
 
-    def note(self, option: str, problem: str) -> None:
+    def _note(self, option: str, problem: str) -> None:
         self.problems.append(f"{option}: {problem}")
 
-    def ask(self, option: str, absent: str, call: Callable[..., Any], **request: Any) -> dict[str, Any]:
-        """A call's answer; empty, with the problem noted, where the thing is not there or AWS does not tell."""
+    def _ask(self, option: str, absent: str, call: Callable[..., Any], **request: Any) -> dict[str, Any]:
+        # A call's answer; empty, with the problem noted, where the thing is not there or AWS does not tell.
         try:
-            answer: dict[str, Any] = call(**request)
-            return answer
+            return dict(call(**request))
         except self.aws.failed as error:
             refused = f"{error}; emr/iam/operator.json has all rights that are needed"
-            self.note(option, absent if code(error) in ABSENT else refused)
+            self._note(option, absent if code(error) in ABSENT else refused)
             return {}
 
     def buckets(self) -> None:
+        """The three buckets: there, in the right region, private, with input in it."""
         for option, place in (("--input", self.args.input), ("--output", self.args.output), ("--logs", self.args.logs)):
-            absent = f"there is no bucket {place.bucket}; create it with `aws s3 mb s3://{place.bucket}`"
-            bucket = self.ask(option, absent, self.aws.s3.head_bucket, Bucket=place.bucket)
-            if not bucket:
+            s3, name = self.aws.s3, place.bucket
+            absent = f"there is no bucket {name}; create it with `aws s3 mb s3://{name}`"
+            if not (bucket := self._ask(option, absent, s3.head_bucket, Bucket=name)):
                 continue
             if option == "--logs" and (region := bucket.get("BucketRegion")) != self.aws.region:
-                self.note(option, f"bucket {place.bucket} is in {region}; EMR needs one in its own {self.aws.region}")
-            if option == "--input":
-                self.folders(place)
-            elif option == "--logs" or not self.args.allow_public:
-                self.privacy(option, place.bucket)
+                self._note(option, f"bucket {name} is in {region}; EMR needs one in its own {self.aws.region}")
+            if option == "--logs" or (option == "--output" and not self.args.allow_public):
+                blocked = ",".join(f"{block}=true" for block in BLOCKS)
+                fix = f"aws s3api put-public-access-block --bucket {name} --public-access-block-configuration {blocked}"
+                way = f"`{fix}`" + (", or give --allow-public" if option == "--output" else "")
+                public = f"bucket {name} may be public, for its Block Public Access is not all on: {way}"
+                answer = self._ask(option, public, s3.get_public_access_block, Bucket=name)
+                if answer and not all(answer["PublicAccessBlockConfiguration"].get(block) for block in BLOCKS):
+                    self._note(option, public)
+            for folder in ("song_data/", "log_data/") if option == "--input" else ():
+                wanted = {"Bucket": name, "Prefix": place.key(folder), "MaxKeys": 1}
+                if self._ask(option, "", s3.list_objects_v2, **wanted).get("KeyCount") == 0:
+                    self._note(option, f"nothing under {place}/{folder}: give the folder of song_data and log_data")
 
-    def folders(self, place: Uri) -> None:
-        for folder in ("song_data/", "log_data/"):
-            wanted = {"Bucket": place.bucket, "Prefix": place.key(folder), "MaxKeys": 1}
-            if self.ask("--input", "", self.aws.s3.list_objects_v2, **wanted).get("KeyCount") == 0:
-                self.note("--input", f"nothing under {place}/{folder}: give the folder of song_data and log_data")
-
-    def privacy(self, option: str, bucket: str) -> None:
-        try:
-            reason = why_public(self.aws, bucket)
-        except self.aws.failed as error:
-            self.note(option, f"cannot see whether {bucket} is public: {error}; see emr/iam/operator.json")
-            return
-        if reason:
-            way = ", or give --allow-public" if option == "--output" else ""
-            self.note(option, f"bucket {bucket} is public ({reason}): turn on its Block Public Access{way}")
-
-    def trust(self, option: str, role: dict[str, Any], service: str) -> None:
+    def _trust(self, option: str, role: dict[str, Any], service: str) -> None:
         if service not in json.dumps(role["AssumeRolePolicyDocument"]):
-            self.note(option, f"role {role['RoleName']} does not trust {service}: see the trust policies in emr/iam/")
+            self._note(option, f"role {role['RoleName']} does not trust {service}: see the trust policies in emr/iam/")
 
-    def role(self, option: str, name: str, service: str) -> None:
-        absent = f"there is no role {name}: create it as the README says"
-        if answer := self.ask(option, absent, self.aws.iam.get_role, RoleName=name):
-            self.trust(option, answer["Role"], service)
+    def _role(self, option: str, name: str, service: str) -> None:
+        absent = f"there is no role {name}: create it as docs/emr.md says"
+        if answer := self._ask(option, absent, self.aws.iam.get_role, RoleName=name):
+            self._trust(option, answer["Role"], service)
 
     def roles(self) -> None:
-        self.role("--service-role", self.args.service_role, "elasticmapreduce.amazonaws.com")
+        """The two roles of a cluster, and its security configuration."""
+        self._role("--service-role", self.args.service_role, "elasticmapreduce.amazonaws.com")
         option, name = "--instance-profile", self.args.instance_profile
-        absent = f"there is no instance profile {name}: create it as the README says"
-        if answer := self.ask(option, absent, self.aws.iam.get_instance_profile, InstanceProfileName=name):
+        absent = f"there is no instance profile {name}: create it as docs/emr.md says"
+        if answer := self._ask(option, absent, self.aws.iam.get_instance_profile, InstanceProfileName=name):
             for role in answer["InstanceProfile"]["Roles"]:
-                self.trust(option, role, "ec2.amazonaws.com")
+                self._trust(option, role, "ec2.amazonaws.com")
             if not answer["InstanceProfile"]["Roles"]:
-                self.note(option, f"{name} holds no role: `aws iam add-role-to-instance-profile` as the README says")
-        option, name = "--security-configuration", self.args.security_configuration
-        fix = f"aws emr create-security-configuration --name {name} --security-configuration file://emr/iam/imdsv2.json"
-        self.ask(option, f"there is no {name}: `{fix}`", self.aws.emr.describe_security_configuration, Name=name)
+                self._note(option, f"{name} holds no role: `aws iam add-role-to-instance-profile` as docs/emr.md says")
+        option, name, file = "--security-configuration", self.args.security_configuration, "file://emr/iam/imdsv2.json"
+        fix = f"aws emr create-security-configuration --name {name} --security-configuration {file}"
+        self._ask(option, f"there is no {name}: `{fix}`", self.aws.emr.describe_security_configuration, Name=name)
 
-    def subnets(self) -> None:
+    def machines(self) -> None:
+        """The types exist, and one machine is enough where there is only one."""
+        absent = f"{self.aws.region} has not all of {self.args.machines}"
+        types = {"InstanceTypes": self.args.machines.split(",")}
+        answer = self._ask("--machines", absent, self.aws.ec2.describe_instance_types, **types)
+        for kind in answer.get("InstanceTypes", []) if self.args.workers == 1 else ():
+            if kind["MemoryInfo"]["SizeInMiB"] < 16 * 1024 and not set(ONE_WORKER) <= set(dict(self.args.conf)):
+                self._note("--workers", f"driver and executor need 16 GiB together, {kind['InstanceType']} has less")
+
+    def network(self) -> None:
+        """Room for the machines, EMR's tag on all that its role touches, and a way to EMR from private subnets."""
         wanted = {"SubnetIds": self.args.subnet} if self.args.subnet else {"Filters": DEFAULT_SUBNETS}
         lister = "`aws ec2 describe-subnets` lists them"
-        absent = f"there is no such subnet in {self.aws.region}; {lister}"
-        answer = self.ask("--subnet", absent, self.aws.ec2.describe_subnets, **wanted)
+        ec2, option, absent = self.aws.ec2, "--subnet", f"there is no such subnet in {self.aws.region}; {lister}"
+        answer = self._ask(option, absent, ec2.describe_subnets, **wanted)
         if answer and not answer["Subnets"]:
-            self.note("--subnet", f"{self.aws.region} has no default VPC, so give a subnet; {lister}")
-        most = 1 + (self.args.workers or MOST_WORKERS)
-        subnets = answer.get("Subnets", [])
-        for name in [subnet["SubnetId"] for subnet in subnets if subnet["AvailableIpAddressCount"] < most]:
-            self.note("--subnet", f"{name} has too few free addresses for {most} machines: take a larger one")
-        tags = {"Key": EMR_TAG, "Value": "true"}
-        if untagged := [subnet for subnet in subnets if tags not in subnet.get("Tags", [])]:
-            names = sorted({subnet[key] for subnet in untagged for key in ("SubnetId", "VpcId")})
-            fix = f"aws ec2 create-tags --resources {' '.join(names)} --tags Key={EMR_TAG},Value=true"
-            self.note("--subnet", f"a tag is missing, without which EMR's role may not use the network: `{fix}`")
+            self._note(option, f"{self.aws.region} has no default VPC, so give a subnet; {lister}")
+        if not answer.get("Subnets"):
+            return
+        subnets, most = answer["Subnets"], 1 + (self.args.workers or MOST_WORKERS)
+        for name in [each["SubnetId"] for each in subnets if each["AvailableIpAddressCount"] < most]:
+            self._note(option, f"{name} has too few free addresses for {most} machines: take a larger one")
+        here = {"Name": "vpc-id", "Values": sorted({each["VpcId"] for each in subnets})}
+        groups = [here, {"Name": "group-name", "Values": ["ElasticMapReduce-*"]}]  # EMR takes these where they exist
+        found = self._ask(option, "", ec2.describe_security_groups, Filters=groups).get("SecurityGroups", [])
+        things = {each["GroupId"]: each for each in found} | {each["SubnetId"]: each for each in subnets}
+        found = self._ask(option, "", ec2.describe_vpcs, VpcIds=here["Values"]).get("Vpcs", [])
+        things |= {each["VpcId"]: each for each in found}
+        tag = {"Key": EMR_TAG, "Value": "true"}
+        if untagged := sorted(name for name in things if tag not in things[name].get("Tags", [])):
+            fix = f"aws ec2 create-tags --resources {' '.join(untagged)} --tags Key={EMR_TAG},Value=true"
+            self._note(option, f"a tag is missing, without which EMR's role may not use the network: `{fix}`")
+        if "spark" in self.args.release:
+            self._endpoint(subnets, here)
 
-    def release(self, option: str, name: str, found: str) -> None:
-        if found.split(".")[0] != self.args.release.split(".")[0]:  # another Spark, another Python
-            self.note(option, f"{name} is {found}: give --release {found}")
+    def _endpoint(self, subnets: list[dict[str, Any]], here: dict[str, Any]) -> None:
+        # From 8.0 on EMR and the machines of private subnets talk through an interface endpoint.
+        ec2, is_open = self.aws.ec2, dict[str, bool]()
+        for table in self._ask("--subnet", "", ec2.describe_route_tables, Filters=[here]).get("RouteTables", []):
+            way_out = any(route.get("GatewayId", "").startswith("igw-") for route in table["Routes"])
+            is_open |= {link.get("SubnetId", table["VpcId"]): way_out for link in table["Associations"]}
+        private = [each for each in subnets if not is_open.get(each["SubnetId"], is_open.get(each["VpcId"], True))]
+        service = f"aws.api.{self.aws.region}.emr-service-cell01"
+        wanted = [here, {"Name": "service-name", "Values": [service]}]
+        answer = self._ask("--subnet", "", ec2.describe_vpc_endpoints, Filters=wanted) if private else {}
+        known = {endpoint["VpcId"] for endpoint in answer.get("VpcEndpoints", [])}
+        for each in [each for each in private if answer and each["VpcId"] not in known]:
+            name, vpc = each["SubnetId"], each["VpcId"]
+            fix = f"aws ec2 create-vpc-endpoint --vpc-id {vpc} --vpc-endpoint-type Interface --service-name {service}"
+            reason = "is private, and EMR 8 needs an interface endpoint there, billed by the hour until it is deleted"
+            self._note("--subnet", f"{name} {reason}: `{fix} --subnet-ids {name}`, see docs/emr.md")
+
+    def _release(self, option: str, name: str, found: str) -> None:
+        problem = _too_old(found, option == "--serverless")
+        if not problem and found.split(".")[0] != self.args.release.split(".")[0]:  # another Spark, another Python
+            problem = f"{name} is {found}: give --release {found}"
+        if problem:
+            self._note(option, problem)
 
     def cluster(self) -> None:
-        name = self.args.cluster
+        """A running cluster that takes steps of this project."""
+        name, option = self.args.cluster, "--cluster"
         absent = f"there is no cluster {name} in {self.aws.region}: `aws emr list-clusters --active`"
-        cluster = self.ask("--cluster", absent, self.aws.emr.describe_cluster, ClusterId=name).get("Cluster")
-        if cluster and (state := cluster["Status"]["State"]) not in ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"):
-            self.note("--cluster", f"{name} is {state}; leave --cluster away and a new one is started")
-        if cluster and not cluster.get("LogUri"):
-            self.note("--cluster", f"{name} keeps no logs in S3, so an error could not be shown: use one that does")
-        if cluster:
-            self.release("--cluster", name, cluster["ReleaseLabel"])
+        if not (answer := self._ask(option, absent, self.aws.emr.describe_cluster, ClusterId=name)):
+            return
+        cluster = answer["Cluster"]
+        if (state := cluster["Status"]["State"]) not in ALIVE:
+            self._note(option, f"{name} is {state}; leave --cluster away and a new one is started")
+        if not cluster.get("LogUri"):
+            self._note(option, f"{name} keeps no logs in S3, so an error could not be shown: use one that does")
+        if {"Key": "project", "Value": TAGS["project"]} not in cluster.get("Tags", []):
+            fix = f"aws emr add-tags --resource-id {name} --tags project={TAGS['project']}"
+            self._note(option, f"{name} is not tagged as this project's, whose steps go nowhere else: `{fix}`")
+        self._release(option, name, cluster["ReleaseLabel"])
 
     def serverless(self) -> None:
+        """An application that can start, and the job's role."""
         name, option = self.args.serverless, "--serverless"
         absent = f"there is no application {name} in {self.aws.region}: `aws emr-serverless list-applications`"
-        answer = self.ask(option, absent, self.aws.emr_serverless.get_application, applicationId=name)
+        answer = self._ask(option, absent, self.aws.emr_serverless.get_application, applicationId=name)
         if application := answer.get("application"):
             if application["type"].upper() != "SPARK" or application["state"] in ("STOPPING", "TERMINATED"):
                 found = f"{application['type']} application and {application['state']}"
-                self.note(option, f"{name} is a {found}: give a Spark application that can start")
-            self.release(option, name, application["releaseLabel"])
-        self.role("--role", self.args.role.rpartition("/")[2], "emr-serverless.amazonaws.com")
-
-
-def why_public(aws: Aws, bucket: str) -> str | None:
-    """What makes a bucket readable or writable by everyone; None where nothing does."""
-
-    def ask(call: Callable[..., Any], absent: str) -> dict[str, Any]:
-        try:
-            answer: dict[str, Any] = call(Bucket=bucket)
-            return answer
-        except aws.errors.ClientError as error:
-            if code(error) != absent:
-                raise
-            return {}
-
-    blocks = ask(aws.s3.get_public_access_block, "NoSuchPublicAccessBlockConfiguration")
-    blocked = blocks.get("PublicAccessBlockConfiguration", {})
-    status = ask(aws.s3.get_bucket_policy_status, "NoSuchBucketPolicy")
-    if status.get("PolicyStatus", {}).get("IsPublic") and not blocked.get("RestrictPublicBuckets"):
-        return "by its policy"
-    grants = [grant["Grantee"].get("URI", "") for grant in ask(aws.s3.get_bucket_acl, "")["Grants"]]
-    everyone = any(uri.endswith(("/global/AllUsers", "/global/AuthenticatedUsers")) for uri in grants)
-    return "by its access control list" if everyone and not blocked.get("IgnorePublicAcls") else None
+                self._note(option, f"{name} is a {found}: give a Spark application that can start")
+            self._release(option, name, application["releaseLabel"])
+        self._role("--role", self.args.role.rpartition("/")[2], "emr-serverless.amazonaws.com")

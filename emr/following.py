@@ -1,36 +1,37 @@
 """A run that was started: its state, its logs, its report."""
 
-from __future__ import annotations
-
+import argparse
 import json
 import re
-import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from emr import RunError, UsageError, say
-from emr.aws import THROTTLED, Aws, code
-from emr.request import Uri
+from emr.aws import Aws
+from emr.request import RunError, Uri, UsageError, say
 
 POLL_SECONDS, LOG_POLL_SECONDS, LOG_WAIT_SECONDS = 15, 30, 900
-STEP_ENDS = {"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED"}
-CLUSTER_ENDS = {"TERMINATED", "TERMINATED_WITH_ERRORS"}
+STEP_ENDS, CLUSTER_ENDS = {"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED"}, {"TERMINATED", "TERMINATED_WITH_ERRORS"}
 JOB_RUN_ENDS = {"SUCCESS", "FAILED", "CANCELLED"}
 ERROR_LINE = re.compile(r"etl\.py: error:|\b(ERROR|FATAL)\b|Error\b|Exception\b|Traceback|Caused by")
 
 
 @dataclass
 class Seen:
-    """One look at a run: the states to show, and what is known once it has ended."""
+    """One look at a run: the states to show, why it ended as it did, and where its report is."""
 
     states: dict[str, str]
     ended: bool
     done: bool
-    reason: str
+    reasons: list[str | None]
     ended_at: datetime | None
-    report: str | None
+    arguments: list[str]
+
+    def __post_init__(self) -> None:
+        self.reason = "" if self.done else "; ".join(dict.fromkeys(filter(None, self.reasons)))
+        self.report = dict(zip(self.arguments, self.arguments[1:], strict=False)).get("--report")
 
     def __str__(self) -> str:
         return ", ".join(f"{part} {state}" for part, state in self.states.items())
@@ -50,10 +51,24 @@ class Run:
     def __str__(self) -> str:
         return f"{self.owner}/{self.part}".rstrip("/")
 
-    def look(self) -> Seen:
-        return self._look_at_step() if self.is_cluster else self._look_at_job_run()
+    @classmethod
+    def named(cls, aws: Aws, args: argparse.Namespace) -> "Run | None":
+        """The newest run that has this name already, in whatever state it is."""
+        client, kind, wanted = aws.emr, "list_clusters", dict[str, str]()
+        if args.serverless:
+            client, kind, wanted = aws.emr_serverless, "list_job_runs", {"applicationId": args.serverless}
+        elif args.cluster:
+            kind, wanted = "list_steps", {"ClusterId": args.cluster}
+        found = client.get_paginator(kind).paginate(**wanted).build_full_result()
+        for thing in found.get("Clusters", []) + found.get("Steps", []) + found.get("jobRuns", []):
+            if args.name in (thing.get("Name"), thing.get("name")):
+                return cls(aws, "/".join([*wanted.values(), thing.get("Id") or thing["id"]]))
+        return None
 
-    def _look_at_step(self) -> Seen:
+    def look(self) -> Seen:
+        """Its state now."""
+        if not self.is_cluster:
+            return self._look_at_job_run()
         cluster = self.aws.emr.describe_cluster(ClusterId=self.owner)["Cluster"]
         if cluster.get("LogUri"):
             self.logs = Uri.of(f"{cluster['LogUri'].rstrip('/')}/{self.owner}")
@@ -61,35 +76,46 @@ class Run:
             steps = self.aws.emr.list_steps(ClusterId=self.owner)["Steps"]
             self.part = steps[0]["Id"] if steps else ""
         step = self.aws.emr.describe_step(ClusterId=self.owner, StepId=self.part)["Step"] if self.part else {}
-        status = step.get("Status", {})
-        states = {"cluster": cluster["Status"]["State"], "step": status.get("State", "PENDING")}
-        failure = status.get("FailureDetails", {})
-        reasons = [failure.get("Reason"), failure.get("Message"), status.get("StateChangeReason", {}).get("Message")]
+        arguments, state = step.get("Config", {}).get("Args", []), step.get("Status", {})
+        states = {"cluster": cluster["Status"]["State"], "step": state.get("State", "PENDING")}
+        failure, times = state.get("FailureDetails", {}), state.get("Timeline", {})
+        limit = int(arguments[1][:-1]) if arguments[:1] == ["timeout"] else 0
+        reasons = [_over(limit, times.get("StartDateTime"), times.get("EndDateTime")), failure.get("Reason")]
+        reasons += [failure.get("Message"), state.get("StateChangeReason", {}).get("Message")]
         if states["step"] not in {"COMPLETED", "FAILED"}:  # then it is the cluster that has something to say
             reasons.append(cluster["Status"].get("StateChangeReason", {}).get("Message"))
             reasons += [detail.get("ErrorMessage") for detail in cluster["Status"].get("ErrorDetails", [])]
-        return Seen(
-            states,
-            ended=states["step"] in STEP_ENDS or states["cluster"] in CLUSTER_ENDS,
-            done=states["step"] == "COMPLETED",
-            reason="; ".join(dict.fromkeys(filter(None, reasons))),
-            ended_at=status.get("Timeline", {}).get("EndDateTime"),
-            report=report_of(step.get("Config", {}).get("Args", [])),
-        )
+        ended = states["step"] in STEP_ENDS or states["cluster"] in CLUSTER_ENDS
+        return Seen(states, ended, states["step"] == "COMPLETED", reasons, times.get("EndDateTime"), arguments)
 
     def _look_at_job_run(self) -> Seen:
         run = self.aws.emr_serverless.get_job_run(applicationId=self.owner, jobRunId=self.part)["jobRun"]
         monitoring = run.get("configurationOverrides", {}).get("monitoringConfiguration", {})
         if folder := monitoring.get("s3MonitoringConfiguration", {}).get("logUri"):
             self.logs = Uri.of(f"{folder.rstrip('/')}/applications/{self.owner}/jobs/{self.part}")
-        return Seen(
-            {"job run": run["state"]},
-            ended=run["state"] in JOB_RUN_ENDS,
-            done=run["state"] == "SUCCESS",
-            reason=run.get("stateDetails", ""),
-            ended_at=run.get("endedAt"),
-            report=report_of(run["jobDriver"]["sparkSubmit"].get("entryPointArguments", [])),
-        )
+        state, ended_at = run["state"], run.get("endedAt")
+        limit = _over(run.get("executionTimeoutMinutes", 0) // 60, run.get("startedAt"), ended_at)
+        reasons, arguments = [limit, run.get("stateDetails")], run["jobDriver"]["sparkSubmit"]["entryPointArguments"]
+        return Seen({"job run": state}, state in JOB_RUN_ENDS, state == "SUCCESS", reasons, ended_at, arguments)
+
+    def follow(self) -> Seen:
+        """Looks until the run has ended, however long that takes, through throttling and a bad network."""
+        shown = ""
+        while True:
+            seen = None
+            try:
+                seen = self.look()
+            except self.aws.failed as error:  # credentials that ran out, most often
+                if not (note := self.aws.passes(error)):
+                    text = f"cannot follow {self}: {error}. It goes on: python -m emr status {self}"
+                    raise RunError(text, 3) from None
+            change = str(seen) if seen else f"{note}, still trying"
+            if change != shown:
+                say(f"{datetime.now():%H:%M:%S} {change}")
+            shown = change
+            if seen and seen.ended:
+                return seen
+            time.sleep(POLL_SECONDS)
 
     def stop(self, own_cluster: bool) -> str:
         """Asks AWS to stop; says what happens now."""
@@ -100,136 +126,86 @@ class Run:
             self.aws.emr.terminate_job_flows(JobFlowIds=[self.owner])
             return "The step and its cluster are being terminated."
         self.aws.emr.cancel_steps(ClusterId=self.owner, StepIds=[self.part], StepCancellationOption="SEND_INTERRUPT")
-        return (
-            "The step is being cancelled. In cluster mode YARN may still run its application: "
-            "`yarn application -list` and `-kill` on the primary node."
-        )
+        return "The step is being cancelled. YARN may still run its application: `yarn application -list` and `-kill`."
+
+    def show(self, seen: Seen, as_json: bool) -> None:
+        """A run's report when it is done; for programs its state too."""
+        report: dict[str, Any] | None = None
+        if seen.done and seen.report:
+            try:
+                body = self.aws.read(seen.report)
+                report = json.loads(body) if body else None
+                if not body:
+                    say(f"There is no report at {seen.report}.")
+            except RunError as error:
+                say(f"The job is done, but its report cannot be shown: {error}")
+        if as_json:
+            known = {key: getattr(seen, key) for key in ("states", "ended", "done", "reason")}
+            print(json.dumps({"id": str(self), **known, "report": report}, indent=2))
+        elif report:
+            print(f"{'table':<12}{'rows':>14}{'files':>8}{'bytes':>16}{'seconds':>10}")
+            for table, row in report["tables"].items():
+                print(f"{table:<12}{row['rows']:>14,}{row['files']:>8,}{row['bytes']:>16,}{row['seconds']:>10.1f}")
+            for name, read in report["inputs"].items():
+                print(f"{name}: {read['lines']:,} lines of {read['files']:,} files, {read['rejected']:,} rejected")
+            if report["matched_share"] is not None:
+                print(f"plays that found their song: {report['matched_share']:.1%}")
+            ended = f"run {report['run_id']} {report['state']}, {report['seconds']:.0f} s"
+            print(f"{ended}; the whole report: {seen.report}")
+
+    def show_end(self, seen: Seen, as_json: bool) -> int:
+        """The report of a run that is done; of another the reason and the driver's own words. Returns the exit code."""
+        self.show(seen, as_json)
+        if seen.done:
+            return 0
+        say(f"emr: error: {self} ended as {seen}: {seen.reason or 'AWS gives no reason'}")
+        if not as_json and seen.states.get("step", "FAILED") == "FAILED":  # a step that never ran has no log
+            say(f"The driver's last error lines (all of it: python -m emr logs {self}):")
+            texts = self.driver_log(seen)
+            lines = [line for name in ("stdout", "stderr") for line in texts.get(name, "").splitlines() if line.strip()]
+            own = [line for line in lines if line.startswith("etl.py: error:")]
+            print("\n".join(own or [line for line in lines if ERROR_LINE.search(line)][-15:] or lines[-15:]))
+        return 1
 
     def driver_log(self, seen: Seen) -> dict[str, str]:
         """The driver's stderr and stdout, waited for: EMR copies them to S3 some minutes late."""
         if self.logs is None or not self.part:
             raise RunError(f"{self} has no step yet, or keeps no logs in S3")
         deadline = time.monotonic() + LOG_WAIT_SECONDS
-        said = False
-        while True:
-            texts, is_whole = self._read_driver_log(seen)
-            if is_whole:
-                return texts
-            if not said:
-                say("Waiting for the driver's log: EMR copies it to S3 some minutes late. Ctrl-C stops the waiting.")
-                said = True
-            if time.monotonic() >= deadline:
-                if not texts:
-                    raise RunError(f"no driver log yet under {self.logs}; try again later: python -m emr logs {self}")
-                say("The log may not be whole yet.")
-                return texts
+        texts, is_whole = self._read_driver_log(self.logs, seen)
+        if not is_whole:
+            say("Waiting for the driver's log: EMR copies it to S3 some minutes late. Ctrl-C stops the waiting.")
+        while not is_whole and time.monotonic() < deadline:
             time.sleep(LOG_POLL_SECONDS)
+            texts, is_whole = self._read_driver_log(self.logs, seen)
+        if not texts:
+            raise RunError(f"no driver log yet under {self.logs}; try again later: python -m emr logs {self}")
+        if not is_whole:
+            say("The log may not be whole yet.")
+        return texts
 
-    def _read_driver_log(self, seen: Seen) -> tuple[dict[str, str], bool]:
-        """The log as far as it is there, and whether that is all of it."""
-        folder, submit = "SPARK_DRIVER/", dict[str, str]()
-        if self.is_cluster:
-            submit, is_whole = self._read_logs(f"steps/{self.part}/", "stderr", seen)
-            application = re.search(r"application_\d+_\d+", submit.get("stderr", ""))
-            if application is None:  # spark-submit itself failed, or has not come that far
-                return submit, bool(submit) and is_whole
-            folder = f"containers/{application[0]}/"
+    def _read_driver_log(self, logs: Uri, seen: Seen) -> tuple[dict[str, str], bool]:
+        # As far as it is there, and whether that is all of it. The log of spark-submit names the application.
+        texts, is_whole = self._read_logs(logs, f"steps/{self.part}/" if self.is_cluster else "SPARK_DRIVER/", seen)
+        application = re.search(r"application_\d+_\d+", texts.get("stderr", ""))
+        if application is None or not self.is_cluster:
+            return texts, is_whole
+        driver, is_whole = self._read_logs(logs, f"containers/{application[0]}/", seen)
+        return driver or texts, is_whole
+
+    def _read_logs(self, logs: Uri, folder: str, seen: Seen) -> tuple[dict[str, str], bool]:
         # The first container of an application is its driver; of several attempts, the last counts.
-        texts, is_whole = self._read_logs(folder, r"(?:container_\w+_000001/)?std(?:err|out)", seen)
-        is_whole = is_whole or "etl.py: error:" in texts.get("stderr", "")
-        return texts or submit, bool(texts) and is_whole
-
-    def _read_logs(self, folder: str, files: str, seen: Seen) -> tuple[dict[str, str], bool]:
-        """The files of a folder whose names match, by name, and whether EMR copied them after the run's end."""
-        assert self.logs is not None
-        start = self.logs.key(folder)
-        pages = self.aws.s3.get_paginator("list_objects_v2").paginate(Bucket=self.logs.bucket, Prefix=start)
+        pages = self.aws.s3.get_paginator("list_objects_v2").paginate(Bucket=logs.bucket, Prefix=logs.key(folder))
         found = {entry["Key"]: entry["LastModified"] for page in pages for entry in page.get("Contents", [])}
-        found = {key: found[key] for key in found if re.fullmatch(rf"{files}(\.gz)?", key[len(start) :])}
-        last = max((key.rpartition("/")[0] for key in found), default="")
-        keys = sorted(key for key in found if key.rpartition("/")[0] == last)
-        texts = {}
-        for key in keys:
-            body = self.aws.read(Uri(self.logs.bucket, ""), key) or b""
-            texts[Path(key).name.removesuffix(".gz")] = body.decode(errors="replace")
-        return texts, all(seen.ended_at is None or found[key] >= seen.ended_at for key in keys)
+        pattern = re.escape(logs.key(folder)) + r"(container_\w+_000001/)?std(err|out)(\.gz)?"
+        last = max((key.rpartition("/")[0] for key in found if re.fullmatch(pattern, key)), default="")
+        keys = sorted(key for key in found if re.fullmatch(pattern, key) and key.rpartition("/")[0] == last)
+        texts = {Path(key).name.removesuffix(".gz"): self.aws.read(f"s3://{logs.bucket}/{key}") for key in keys}
+        shown = {name: (body or b"").decode(errors="replace") for name, body in texts.items()}
+        is_after_end = all(seen.ended_at is None or found[key] >= seen.ended_at for key in keys)
+        return shown, bool(keys) and (is_after_end or "etl.py: error:" in shown.get("stderr", ""))
 
 
-def report_of(arguments: list[str]) -> str | None:
-    return arguments[arguments.index("--report") + 1] if "--report" in arguments[:-1] else None
-
-
-def follow(run: Run) -> Seen:
-    """Looks until the run has ended, however long that takes, through throttling and a network that comes and goes."""
-    started: dict[tuple[str, str], float] = {}
-    shown = ""
-    aws = run.aws
-    while True:
-        note = ""
-        try:
-            seen = run.look()
-        except aws.offline:
-            note = "no answer from AWS, still trying"
-        except aws.failed as error:
-            status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            if not THROTTLED.search(code(error)) and status < 500:  # credentials that ran out, most often
-                raise RunError(f"cannot follow {run}: {error}. It goes on: python -m emr status {run}") from None
-            note = "AWS is busy, still trying"
-        now = time.monotonic()
-        times = []
-        for part, state in seen.states.items() if not note else ():
-            spent = divmod(int(now - started.setdefault((part, state), now)), 60)
-            times.append(f"{part} {state} {spent[0]}:{spent[1]:02}")
-        change = note or str(seen)
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{note or ', '.join(times)}")
-            sys.stderr.flush()
-        elif change != shown:
-            say(f"{datetime.now():%H:%M:%S} {change}")
-        shown = change
-        if not note and seen.ended:
-            if sys.stderr.isatty():
-                sys.stderr.write("\n")
-            return seen
-        time.sleep(POLL_SECONDS)
-
-
-def error_lines(texts: dict[str, str]) -> list[str]:
-    """The job's own error line where there is one, else the last lines that speak of an error, else the last lines."""
-    lines = [line for name in ("stdout", "stderr") for line in texts.get(name, "").splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("etl.py: error:")]
-    return own or [line for line in lines if ERROR_LINE.search(line)][-15:] or lines[-15:]
-
-
-def show_report(aws: Aws, uri: str | None) -> None:
-    if uri is None:
-        return
-    folder, _, name = uri.rpartition("/")
-    body = aws.read(Uri.of(folder), name)
-    if body is None:
-        say(f"There is no report at {uri}.")
-        return
-    report = json.loads(body)
-    print(f"{'table':<12}{'rows':>14}{'files':>8}{'bytes':>16}{'seconds':>10}")
-    for table, row in report["tables"].items():
-        print(f"{table:<12}{row['rows']:>14,}{row['files']:>8,}{row['bytes']:>16,}{row['seconds']:>10.1f}")
-    for name, counts in report["inputs"].items():
-        print(f"{name}: {counts['lines']:,} lines of {counts['files']:,} files, {counts['rejected']:,} rejected")
-    if report["matched_share"] is not None:
-        print(f"plays that found their song: {report['matched_share']:.1%}")
-    print(f"run {report['run_id']} {report['state']}, {report['seconds']:.0f} s; the whole report: {uri}")
-
-
-def show_end(run: Run, seen: Seen) -> int:
-    """The report of a run that is done; of another the reason and the driver's own words. Returns the exit code."""
-    if seen.done:
-        try:
-            show_report(run.aws, seen.report)
-        except RunError as error:
-            say(f"The job is done, but its report cannot be shown: {error}")
-        return 0
-    say(f"emr: error: {run} ended as {seen}: {seen.reason or 'AWS gives no reason'}")
-    if seen.states.get("step", "FAILED") == "FAILED":  # a step that never ran has no log
-        say(f"The driver's last error lines (all of it: python -m emr logs {run}):")
-        print("\n".join(error_lines(run.driver_log(seen))))
-    return 1
+def _over(hours: int, start: datetime | None, end: datetime | None) -> str | None:
+    long = hours and start and end and (end - start).total_seconds() >= hours * 3600
+    return f"it came to its limit of {hours} hours (--max-hours)" if long else None
