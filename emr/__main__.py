@@ -61,8 +61,9 @@ def command_run(args: argparse.Namespace) -> int:
     if aws is None or args.upload_only:
         print(plan.as_json())
         return 0
+    waiting: list[int] = []  # signals wait during the start: else the job could run with nobody knowing its ID
+    before = {kind: signal.signal(kind, lambda number, _: waiting.append(number)) for kind in SIGNALS}
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # else the job could run with nobody knowing its ID
         try:
             if run is None:
                 answer = aws.start(plan)
@@ -70,7 +71,10 @@ def command_run(args: argparse.Namespace) -> int:
                 run = Run(aws, "/".join(filter(None, [*parts, *answer.get("StepIds", [])])))
                 say(f"Started {run} as {plan.name}. From another terminal: python -m emr status {run}")
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+        for number in waiting:
+            signal.raise_signal(number)
         if args.no_wait:
             print(json.dumps({"id": str(run), "name": plan.name, "report": plan.report}) if args.json else run)
             return 0

@@ -59,7 +59,10 @@ class Run:
             client, kind, wanted = aws.emr_serverless, "list_job_runs", {"applicationId": args.serverless}
         elif args.cluster:
             kind, wanted = "list_steps", {"ClusterId": args.cluster}
-        found = client.get_paginator(kind).paginate(**wanted).build_full_result()
+        try:
+            found = client.get_paginator(kind).paginate(**wanted).build_full_result()
+        except aws.failed as error:
+            raise UsageError(f"--name: cannot look for {args.name}: {error}; nothing was started") from None
         for thing in found.get("Clusters", []) + found.get("Steps", []) + found.get("jobRuns", []):
             if args.name in (thing.get("Name"), thing.get("name")):
                 return cls(aws, "/".join([*wanted.values(), thing.get("Id") or thing["id"]]))
