@@ -1,18 +1,13 @@
 """Runs etl.py on Amazon EMR from a laptop, with one command.
 
     python -m emr run --input s3://songs/raw --output s3://lake/sparkify --logs s3://logs/sparkify
-    python -m emr run ... --cluster j-1ABC                          a step on a cluster that is already there
-    python -m emr run ... --serverless 00f1abc --role arn:aws:...   on an EMR Serverless application
-    python -m emr run ... --dry-run                                 prints the exact request, needs no AWS
-    python -m emr run ... --upload-only                             the same, with the code in its place: for schedulers
-    python -m emr status ID                                         ID as `run` printed it
-    python -m emr logs ID
+    python -m emr run ... --dry-run                   prints the exact request, needs no AWS
+    python -m emr status ID, python -m emr logs ID    ID as `run` printed it
 
-`run` checks everything that can be checked, shows the machines and their price, uploads etl.py and dl.cfg (without its
-secrets), starts a cluster that ends with its one step, follows it, and prints the job's report or its last error lines.
-
-Exit codes: 0 done, 1 the job failed, 2 wrong usage or a failed check, 3 the job goes on without being watched,
-4 the job may have started, 130 Ctrl-C, 143 SIGTERM.
+`run` checks all that can be checked, shows machines and price, uploads etl.py and dl.cfg (without its secrets), starts
+a cluster that ends with its one step, follows it, and prints the job's report or its last error lines.
+Exit codes: 0 done, 1 the job failed, 2 wrong usage or a failed check, 3 it goes on unwatched, 4 it may have started,
+130 Ctrl-C, 143 SIGTERM. More in docs/emr.md.
 """
 
 import argparse
@@ -24,6 +19,7 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +31,7 @@ from emr.request import JOB, MACHINES, MOST_WORKERS, NIGHT, RELEASE, RunError, U
 # Options that say nothing to a cluster or an application that is already there.
 NEW_CLUSTER = {"machines", "subnet", "service_role", "instance_profile", "security_configuration", "ebs_gb"}
 NEW_JOB = {"workers", "max_hours", "tag", "log_kms_key", "price"}
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def command_run(args: argparse.Namespace) -> int:
@@ -92,11 +88,9 @@ def _ask_what_now(run: Run, own_cluster: bool, is_terminated: bool) -> int:
     if sys.stdin.isatty() and not is_terminated:
         with contextlib.suppress(KeyboardInterrupt, EOFError):
             answer = input("\nStop the job (s), or leave it running (Enter)? ").strip().lower()
-    if answer in ("s", "stop"):
-        say(run.stop(own_cluster))
-    else:
-        end = " and its cluster ends by itself with the step" if run.is_cluster and own_cluster else ""
-        say(f"{run} goes on{end}: python -m emr status {run}")
+    end = " and its cluster ends by itself with the step" if run.is_cluster and own_cluster else ""
+    goes_on = f"{run} goes on{end}: python -m emr status {run}"
+    say(run.stop(own_cluster) if answer in ("s", "stop") else goes_on)
     return 143 if is_terminated else 130
 
 
@@ -118,13 +112,10 @@ def command_look(args: argparse.Namespace) -> int:
     return 1 if seen.ended and not seen.done else 0
 
 
-def _shaped(pattern: str, example: str, make: Callable[[str], Any] = str) -> Callable[[str], Any]:
-    def take(text: str) -> Any:
-        if not re.fullmatch(pattern, text, re.ASCII):
-            raise argparse.ArgumentTypeError(f"{text!r} is not like {example}")
-        return make(text)
-
-    return take
+def _take(make: Callable[[str], Any], pattern: str, example: str, text: str) -> Any:
+    if not re.fullmatch(pattern, text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like {example}")
+    return make(text)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -138,14 +129,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     run = commands.add_parser("run", parents=[common], help=about)
     run.set_defaults(command=command_run)
     add = run.add_argument
-    number = _shaped("0*[1-9][0-9]*", "a number above 0", int)
+    number = partial(_take, int, "0*[1-9][0-9]*", "a number above 0")
     words = "key=value, without blanks and quotes; project is always sparkify, for rights are given by it"
-    pair = _shaped(r"""(?!project=)[^\s'"=]+=[^\s'"]*""", words, lambda text: tuple(text.split("=", 1)))
-    name = _shaped(rf"[\w.-]{{1,64}}|[\w.-]{{1,27}}{NIGHT}", f"nightly-2026-05-01 or nightly-{NIGHT}")
-    release = _shaped(r"emr-(7|spark-[89])\.\d+\.\d+", f"{RELEASE} or emr-7.13.0")
-    add("--input", required=True, type=Uri.parse, metavar="URI", help="holds song_data and log_data")
-    add("--output", required=True, type=Uri.parse, metavar="URI", help="where the five tables go")
-    add("--logs", required=True, type=Uri.parse, metavar="URI", help="for the code, the report and EMR's logs")
+    pair = partial(_take, lambda text: tuple(text.split("=", 1)), r"""(?!project=)[^\s'"=]+=[^\s'"]*""", words)
+    name = partial(_take, str, rf"[\w.-]{{1,64}}|[\w.-]{{1,27}}{NIGHT}", f"nightly-2026-05-01 or nightly-{NIGHT}")
+    release = partial(_take, str, r"emr-(7|spark-[89])\.\d+\.\d+", f"{RELEASE} or emr-7.13.0")
+    place = r"s3[an]?://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[\w.=+@-]+)*/*"  # Serverless splits at blanks and quotes
+    uri = partial(_take, Uri.of, place, "s3://bucket/prefix, of letters, digits and ._=+@-")
+    add("--input", required=True, type=uri, metavar="URI", help="holds song_data and log_data")
+    add("--output", required=True, type=uri, metavar="URI", help="where the five tables go")
+    add("--logs", required=True, type=uri, metavar="URI", help="for the code, the report and EMR's logs")
     add("--config", type=Path, default=JOB / "dl.cfg", help="uploaded without [AWS] (default: dl.cfg beside etl.py)")
     add("--dry-run", action="store_true", help="print the exact request as JSON; needs no AWS")
     add("--upload-only", action="store_true", help="check, upload, print the request; start nothing")
@@ -161,8 +154,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--price", type=float, metavar="USD", help="of one machine an hour (default: list prices of us-east-1)")
     add("--release", type=release, default=RELEASE, help="EMR release (default: %(default)s; emr-7.13.0 works too)")
     where = run.add_mutually_exclusive_group().add_argument
-    where("--cluster", type=_shaped(r"j-\w+", "j-1ABC"), metavar="ID", help="add a step to this cluster instead")
-    where("--serverless", metavar="APPLICATION", help="run on this EMR Serverless application instead")
+    where("--cluster", type=partial(_take, str, r"j-\w+", "j-1ABC"), metavar="ID", help="add a step to this cluster")
+    where("--serverless", metavar="APPLICATION", help="run on this EMR Serverless application")
     add("--role", metavar="ARN", help="with --serverless: the role that the job runs with")
 
     add = run.add_argument_group("a cluster of its own").add_argument
@@ -188,7 +181,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     args = parse(argv)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return int(args.command(args))
     except KeyboardInterrupt:
@@ -199,8 +192,6 @@ def main(argv: list[str] | None = None) -> int:
             raise
         say("\n".join(f"emr: error: {line}" for line in str(error).splitlines()))
         return int(getattr(error, "exit_code", 1))  # 1: AWS refused a call once the job ran, or did not answer
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

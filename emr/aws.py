@@ -65,17 +65,15 @@ class Aws:
 
     def put(self, uri: str, text: str) -> None:
         """Uploads a text."""
-        place = Uri.of(uri)
         try:
-            self.s3.put_object(Bucket=place.bucket, Key=place.prefix, Body=text.encode())
+            self.s3.put_object(Bucket=Uri.of(uri).bucket, Key=Uri.of(uri).prefix, Body=text.encode())
         except self.failed as error:
             raise UsageError(f"--logs: cannot write {uri}: {error}; see emr/iam/operator.json") from None
 
     def read(self, uri: str) -> bytes | None:
         """An object's bytes; None where there is none."""
-        place = Uri.of(uri)
         try:
-            body: bytes = self.s3.get_object(Bucket=place.bucket, Key=place.prefix)["Body"].read()
+            body: bytes = self.s3.get_object(Bucket=Uri.of(uri).bucket, Key=Uri.of(uri).prefix)["Body"].read()
         except self.failed as error:
             if code(error) == "NoSuchKey":
                 return None
@@ -84,9 +82,10 @@ class Aws:
 
     def last_seconds(self, logs: Uri, name: str) -> float | None:
         """What an earlier run took, from the newest of the reports whose names begin alike."""
-        wanted = {"Bucket": logs.bucket, "Prefix": logs.key(re.split("[-<]", name)[0] + "-"), "Delimiter": "/"}
-        pages = self.s3.get_paginator("list_objects_v2").paginate(**wanted)
-        folders = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+        start = Uri.of(f"{logs}/{re.split('[-<]', name)[0]}-").prefix
+        wanted = {"Bucket": logs.bucket, "Prefix": start, "Delimiter": "/"}
+        pages = self.s3.get_paginator("list_objects_v2").paginate(**wanted).build_full_result()
+        folders = [entry["Prefix"] for entry in pages.get("CommonPrefixes", [])]
         bodies = (self.read(f"s3://{logs.bucket}/{folder}report.json") for folder in reversed(folders[-5:]))
         return next((float(json.loads(body)["seconds"]) for body in bodies if body), None)
 

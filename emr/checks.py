@@ -8,13 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from emr.aws import Aws, code
-from emr.request import EMR_TAG, MOST_WORKERS, NIGHT, ONE_WORKER, TAGS, UsageError
+from emr.request import EMR_TAG, MOST_WORKERS, NIGHT, ONE_WORKER, TAGS, Uri, UsageError
 
-ABSENT = {"404", "NoSuchBucket", "NoSuchEntity", "InvalidRequestException", "ResourceNotFoundException"}
-ABSENT |= {"InvalidSubnetID.NotFound", "InvalidSubnetId.NotFound", "InvalidSubnetID.Malformed", "InvalidInstanceType"}
-ABSENT.add("NoSuchPublicAccessBlockConfiguration")
+ABSENT = re.compile("^404$|NoSuch|NotFound|Malformed|InvalidInstanceType|InvalidRequestException")
 DEFAULT_SUBNETS = [{"Name": "default-for-az", "Values": ["true"]}]  # where EMR starts a cluster that names no subnet
-ALIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 
@@ -45,7 +42,7 @@ def check(aws: Aws, args: argparse.Namespace) -> None:
     except aws.failed as error:
         way = aws.passes(error) or "no valid AWS credentials, run `aws configure` or `aws sso login`"
         raise UsageError(f"{way}, in region {aws.region!r}: {error}") from None
-    checks = Checks(aws, args)
+    checks = _Checks(aws, args)
     own = [checks.cluster] if args.cluster else [checks.roles, checks.machines, checks.network]
     for each in [checks.buckets, *([checks.serverless] if args.serverless else own)]:
         each()
@@ -53,7 +50,7 @@ def check(aws: Aws, args: argparse.Namespace) -> None:
         raise UsageError("\n".join(checks.problems))
 
 
-class Checks:
+class _Checks:
     """Each method adds a line to `problems` for all that is not as the job needs it."""
 
     def __init__(self, aws: Aws, args: argparse.Namespace) -> None:
@@ -69,7 +66,7 @@ class Checks:
             return dict(call(**request))
         except self.aws.failed as error:
             refused = f"{error}; emr/iam/operator.json has all rights that are needed"
-            self._note(option, absent if code(error) in ABSENT else refused)
+            self._note(option, absent if ABSENT.search(code(error)) else refused)
             return {}
 
     def buckets(self) -> None:
@@ -82,35 +79,29 @@ class Checks:
             if option == "--logs" and (region := bucket.get("BucketRegion")) != self.aws.region:
                 self._note(option, f"bucket {name} is in {region}; EMR needs one in its own {self.aws.region}")
             if option == "--logs" or (option == "--output" and not self.args.allow_public):
-                blocked = ",".join(f"{block}=true" for block in BLOCKS)
-                fix = f"aws s3api put-public-access-block --bucket {name} --public-access-block-configuration {blocked}"
-                way = f"`{fix}`" + (", or give --allow-public" if option == "--output" else "")
-                public = f"bucket {name} may be public, for its Block Public Access is not all on: {way}"
+                way = ", or give --allow-public" if option == "--output" else ""
+                public = f"bucket {name} may be public: turn on all four settings of its Block Public Access{way}"
                 answer = self._ask(option, public, s3.get_public_access_block, Bucket=name)
                 if answer and not all(answer["PublicAccessBlockConfiguration"].get(block) for block in BLOCKS):
                     self._note(option, public)
             for folder in ("song_data/", "log_data/") if option == "--input" else ():
-                wanted = {"Bucket": name, "Prefix": place.key(folder), "MaxKeys": 1}
+                wanted = {"Bucket": name, "Prefix": Uri.of(f"{place}/{folder}").prefix + "/", "MaxKeys": 1}
                 if self._ask(option, "", s3.list_objects_v2, **wanted).get("KeyCount") == 0:
                     self._note(option, f"nothing under {place}/{folder}: give the folder of song_data and log_data")
 
-    def _trust(self, option: str, role: dict[str, Any], service: str) -> None:
-        if service not in json.dumps(role["AssumeRolePolicyDocument"]):
-            self._note(option, f"role {role['RoleName']} does not trust {service}: see the trust policies in emr/iam/")
-
     def _role(self, option: str, name: str, service: str) -> None:
         absent = f"there is no role {name}: create it as docs/emr.md says"
-        if answer := self._ask(option, absent, self.aws.iam.get_role, RoleName=name):
-            self._trust(option, answer["Role"], service)
+        answer = self._ask(option, absent, self.aws.iam.get_role, RoleName=name)
+        if answer and service not in json.dumps(answer["Role"]["AssumeRolePolicyDocument"]):
+            self._note(option, f"role {name} does not trust {service}: see the trust policies in emr/iam/")
 
     def roles(self) -> None:
-        """The two roles of a cluster, and its security configuration."""
         self._role("--service-role", self.args.service_role, "elasticmapreduce.amazonaws.com")
         option, name = "--instance-profile", self.args.instance_profile
         absent = f"there is no instance profile {name}: create it as docs/emr.md says"
         if answer := self._ask(option, absent, self.aws.iam.get_instance_profile, InstanceProfileName=name):
             for role in answer["InstanceProfile"]["Roles"]:
-                self._trust(option, role, "ec2.amazonaws.com")
+                self._role(option, role["RoleName"], "ec2.amazonaws.com")
             if not answer["InstanceProfile"]["Roles"]:
                 self._note(option, f"{name} holds no role: `aws iam add-role-to-instance-profile` as docs/emr.md says")
         option, name, file = "--security-configuration", self.args.security_configuration, "file://emr/iam/imdsv2.json"
@@ -118,7 +109,6 @@ class Checks:
         self._ask(option, f"there is no {name}: `{fix}`", self.aws.emr.describe_security_configuration, Name=name)
 
     def machines(self) -> None:
-        """The types exist, and one machine is enough where there is only one."""
         absent = f"{self.aws.region} has not all of {self.args.machines}"
         types = {"InstanceTypes": self.args.machines.split(",")}
         answer = self._ask("--machines", absent, self.aws.ec2.describe_instance_types, **types)
@@ -163,27 +153,23 @@ class Checks:
         wanted = [here, {"Name": "service-name", "Values": [service]}]
         answer = self._ask("--subnet", "", ec2.describe_vpc_endpoints, Filters=wanted) if private else {}
         known = {endpoint["VpcId"] for endpoint in answer.get("VpcEndpoints", [])}
-        for each in [each for each in private if answer and each["VpcId"] not in known]:
-            name, vpc = each["SubnetId"], each["VpcId"]
-            fix = f"aws ec2 create-vpc-endpoint --vpc-id {vpc} --vpc-endpoint-type Interface --service-name {service}"
+        for name in [each["SubnetId"] for each in private if answer and each["VpcId"] not in known]:
             reason = "is private, and EMR 8 needs an interface endpoint there, billed by the hour until it is deleted"
-            self._note("--subnet", f"{name} {reason}: `{fix} --subnet-ids {name}`, see docs/emr.md")
+            self._note("--subnet", f"{name} {reason}: `aws ec2 create-vpc-endpoint` as docs/emr.md says")
 
     def _release(self, option: str, name: str, found: str) -> None:
-        problem = _too_old(found, option == "--serverless")
-        if not problem and found.split(".")[0] != self.args.release.split(".")[0]:  # another Spark, another Python
-            problem = f"{name} is {found}: give --release {found}"
-        if problem:
+        is_other = found.split(".")[0] != self.args.release.split(".")[0]  # another Spark, another Python
+        other = f"{name} is {found}: give --release {found}" if is_other else None
+        if problem := _too_old(found, option == "--serverless") or other:
             self._note(option, problem)
 
     def cluster(self) -> None:
-        """A running cluster that takes steps of this project."""
         name, option = self.args.cluster, "--cluster"
         absent = f"there is no cluster {name} in {self.aws.region}: `aws emr list-clusters --active`"
         if not (answer := self._ask(option, absent, self.aws.emr.describe_cluster, ClusterId=name)):
             return
         cluster = answer["Cluster"]
-        if (state := cluster["Status"]["State"]) not in ALIVE:
+        if (state := cluster["Status"]["State"]) not in ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"):
             self._note(option, f"{name} is {state}; leave --cluster away and a new one is started")
         if not cluster.get("LogUri"):
             self._note(option, f"{name} keeps no logs in S3, so an error could not be shown: use one that does")
@@ -193,7 +179,6 @@ class Checks:
         self._release(option, name, cluster["ReleaseLabel"])
 
     def serverless(self) -> None:
-        """An application that can start, and the job's role."""
         name, option = self.args.serverless, "--serverless"
         absent = f"there is no application {name} in {self.aws.region}: `aws emr-serverless list-applications`"
         answer = self._ask(option, absent, self.aws.emr_serverless.get_application, applicationId=name)

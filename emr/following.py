@@ -14,7 +14,6 @@ from emr.request import RunError, Uri, UsageError, say
 
 POLL_SECONDS, LOG_POLL_SECONDS, LOG_WAIT_SECONDS = 15, 30, 900
 STEP_ENDS, CLUSTER_ENDS = {"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED"}, {"TERMINATED", "TERMINATED_WITH_ERRORS"}
-JOB_RUN_ENDS = {"SUCCESS", "FAILED", "CANCELLED"}
 ERROR_LINE = re.compile(r"etl\.py: error:|\b(ERROR|FATAL)\b|Error\b|Exception\b|Traceback|Caused by")
 
 
@@ -84,10 +83,9 @@ class Run:
         failure, times = state.get("FailureDetails", {}), state.get("Timeline", {})
         limit = int(arguments[1][:-1]) if arguments[:1] == ["timeout"] else 0
         reasons = [_over(limit, times.get("StartDateTime"), times.get("EndDateTime")), failure.get("Reason")]
-        reasons += [failure.get("Message"), state.get("StateChangeReason", {}).get("Message")]
-        if states["step"] not in {"COMPLETED", "FAILED"}:  # then it is the cluster that has something to say
-            reasons.append(cluster["Status"].get("StateChangeReason", {}).get("Message"))
-            reasons += [detail.get("ErrorMessage") for detail in cluster["Status"].get("ErrorDetails", [])]
+        whose = [state] if states["step"] in {"COMPLETED", "FAILED"} else [state, cluster["Status"]]
+        reasons += [failure.get("Message"), *(each.get("StateChangeReason", {}).get("Message") for each in whose)]
+        reasons += [detail.get("ErrorMessage") for each in whose for detail in each.get("ErrorDetails", [])]
         ended = states["step"] in STEP_ENDS or states["cluster"] in CLUSTER_ENDS
         return Seen(states, ended, states["step"] == "COMPLETED", reasons, times.get("EndDateTime"), arguments)
 
@@ -99,7 +97,8 @@ class Run:
         state, ended_at = run["state"], run.get("endedAt")
         limit = _over(run.get("executionTimeoutMinutes", 0) // 60, run.get("startedAt"), ended_at)
         reasons, arguments = [limit, run.get("stateDetails")], run["jobDriver"]["sparkSubmit"]["entryPointArguments"]
-        return Seen({"job run": state}, state in JOB_RUN_ENDS, state == "SUCCESS", reasons, ended_at, arguments)
+        ended = state in {"SUCCESS", "FAILED", "CANCELLED"}
+        return Seen({"job run": state}, ended, state == "SUCCESS", reasons, ended_at, arguments)
 
     def follow(self) -> Seen:
         """Looks until the run has ended, however long that takes, through throttling and a bad network."""
@@ -136,12 +135,11 @@ class Run:
         report: dict[str, Any] | None = None
         if seen.done and seen.report:
             try:
-                body = self.aws.read(seen.report)
-                report = json.loads(body) if body else None
-                if not body:
-                    say(f"There is no report at {seen.report}.")
+                report = json.loads(self.aws.read(seen.report) or "null")
             except RunError as error:
                 say(f"The job is done, but its report cannot be shown: {error}")
+            if not report:
+                say(f"There is no report to show from {seen.report}.")
         if as_json:
             known = {key: getattr(seen, key) for key in ("states", "ended", "done", "reason")}
             print(json.dumps({"id": str(self), **known, "report": report}, indent=2))
@@ -198,9 +196,10 @@ class Run:
 
     def _read_logs(self, logs: Uri, folder: str, seen: Seen) -> tuple[dict[str, str], bool]:
         # The first container of an application is its driver; of several attempts, the last counts.
-        pages = self.aws.s3.get_paginator("list_objects_v2").paginate(Bucket=logs.bucket, Prefix=logs.key(folder))
+        start = Uri.of(f"{logs}/{folder}").prefix + "/"
+        pages = self.aws.s3.get_paginator("list_objects_v2").paginate(Bucket=logs.bucket, Prefix=start)
         found = {entry["Key"]: entry["LastModified"] for page in pages for entry in page.get("Contents", [])}
-        pattern = re.escape(logs.key(folder)) + r"(container_\w+_000001/)?std(err|out)(\.gz)?"
+        pattern = re.escape(start) + r"(container_\w+_000001/)?std(err|out)(\.gz)?"
         last = max((key.rpartition("/")[0] for key in found if re.fullmatch(pattern, key)), default="")
         keys = sorted(key for key in found if re.fullmatch(pattern, key) and key.rpartition("/")[0] == last)
         texts = {Path(key).name.removesuffix(".gz"): self.aws.read(f"s3://{logs.bucket}/{key}") for key in keys}

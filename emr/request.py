@@ -4,7 +4,6 @@ import argparse
 import configparser
 import io
 import json
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ MACHINES = "m5.xlarge,m5a.xlarge,m6i.xlarge,m6a.xlarge,m7i.xlarge"  # 4 vCPU and
 FIRST_WORKERS, MOST_WORKERS = 3, 10  # where EMR's managed scaling begins and where it stops
 CORES, THREADS = "spark.executor.cores", "16"  # a small S3 file is nearly all waiting, so four tasks share a vCPU
 EVEN = {"spark.yarn.heterogeneousExecutors.enabled": "false"}  # else EMR takes these cores for the least
+ON_CORE = {"spark.yarn.am.nodeLabelExpression": "CORE"}  # the driver: it ends with a Spot machine
 ONE_WORKER = {"spark.driver.memory": "2g", "spark.executor.memory": "6g"}  # both fit the 12 GiB that YARN has of 16
 ATTEMPTS = {"spark.yarn.maxAppAttempts": "2"}  # safe: the second knows that the lock of the first is dead
 EMR_TAG = "for-use-with-amazon-emr-managed-policies"  # AmazonEMRServicePolicy_v2 touches nothing without it
@@ -55,24 +55,13 @@ class Uri:
     prefix: str
 
     @classmethod
-    def parse(cls, text: str) -> "Uri":
-        """A place that the user gave, without blanks and quotes, at which EMR Serverless splits."""
-        if not re.fullmatch(r"s3[an]?://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[\w.=+@-]+)*/*", text, re.ASCII):
-            raise argparse.ArgumentTypeError(f"{text!r} is not like s3://bucket/prefix, of letters, digits and ._=+@-")
-        return cls.of(text)
-
-    @classmethod
     def of(cls, text: str) -> "Uri":
-        """A place that AWS gave."""
+        """The place that a URI names."""
         bucket, _, prefix = text.partition("://")[2].partition("/")
         return cls(bucket, prefix.strip("/"))
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
-
-    def key(self, name: str) -> str:
-        """The key of an object under this place."""
-        return f"{self.prefix}/{name}".lstrip("/")
 
 
 @dataclass
@@ -133,7 +122,7 @@ def _default_conf(args: argparse.Namespace) -> dict[str, str]:
     python = dict.fromkeys(keys, "python3.11") if args.release.startswith("emr-7.") else {}
     if args.serverless:
         return {**python, **({"spark.dynamicAllocation.maxExecutors": str(args.workers)} if args.workers else {})}
-    own = {} if args.cluster else {CORES: THREADS, **EVEN, **(ONE_WORKER if args.workers == 1 else {})}
+    own = {} if args.cluster else {CORES: THREADS, **EVEN, **ON_CORE, **(ONE_WORKER if args.workers == 1 else {})}
     return {**own, **ATTEMPTS, **python}
 
 
@@ -169,26 +158,23 @@ def _ask_cluster(plan: Plan, args: argparse.Namespace, step: dict[str, Any], cor
     for limit in ("yarn.nodemanager.resource.cpu-vcores", "yarn.scheduler.maximum-allocation-vcores"):
         request["Configurations"][0]["Properties"][limit] = str(int(cores) + 1)
     fleets = request["Instances"]["InstanceFleets"]
-    minutes = fleets[2]["LaunchSpecifications"]["SpotSpecification"]["TimeoutDurationMinutes"]
     fleets[2]["TargetSpotCapacity"] = workers - 1
     volume = {"VolumeSpecification": {"VolumeType": "gp3", "SizeInGB": args.ebs_gb}, "VolumesPerInstance": 1}
     disk = {"EbsConfiguration": {"EbsBlockDeviceConfigs": [volume]}} if args.ebs_gb else {}
+    kinds = [{"InstanceType": kind, "WeightedCapacity": 1, **disk} for kind in args.machines.split(",")]
     for fleet in fleets:
-        kinds = args.machines.split(",")
-        fleet["InstanceTypeConfigs"] = [{"InstanceType": kind, "WeightedCapacity": 1, **disk} for kind in kinds]
+        fleet["InstanceTypeConfigs"] = kinds
     plan.machines = [f"{workers + 1} machines: 1 primary and 1 core on demand, {workers - 1} task on Spot."]
     if workers == 1:
         fleets.pop()
     else:
-        plan.machines.append(f"Where Spot machines do not come in {minutes} minutes, on-demand ones take their place.")
+        plan.machines.append("Where Spot machines do not come in 10 minutes, on-demand ones take their place.")
     if args.workers:
         del request["ManagedScalingPolicy"]
     else:
         plan.machines.append(f"EMR then scales between 1 and {MOST_WORKERS} workers, at most 3 on demand.")
-    if args.subnet:
-        request["Instances"]["Ec2SubnetIds"] = args.subnet
-    if args.log_kms_key:
-        request["LogEncryptionKmsKeyId"] = args.log_kms_key
+    request["Instances"] |= {"Ec2SubnetIds": args.subnet} if args.subnet else {}
+    request |= {"LogEncryptionKmsKeyId": args.log_kms_key} if args.log_kms_key else {}
     plan.machines.append(f"Type: whichever is best to get of {args.machines.replace(',', ', ')}.")
     plan.machines.append(f"Paid from start to the end of the step, {args.max_hours} hours at most (--max-hours).")
 
@@ -209,12 +195,12 @@ def _ask_serverless(plan: Plan, args: argparse.Namespace, spark: dict[str, Any])
 
 def cost(args: argparse.Namespace, seconds: float | None) -> str:
     """A run's price in words; seconds is what an earlier run took."""
-    unit, types = ("workers", ["worker"]) if args.serverless else ("machines", args.machines.split(","))
+    unit, types = ("worker", ["worker"]) if args.serverless else ("machine", args.machines.split(","))
     if not args.price and (unknown := ", ".join(name for name in types if name not in PRICES)):
         return f"No list price is known for {unknown}: give --price, USD an hour for one machine."
     price = args.price or max(PRICES[name] for name in types)
     workers = [args.workers] if args.workers else [0] if args.serverless else [FIRST_WORKERS, MOST_WORKERS]
-    hourly = ", ".join(f"${(each + 1) * price:.2f} an hour for {each + 1} {unit}" for each in workers)
+    hourly = ", ".join(f"${(each + 1) * price:.2f} an hour for {each + 1} {unit}{'s' * bool(each)}" for each in workers)
     basis = "by --price" if args.price else "list prices of us-east-1 in 2025, on demand"
     hours = (seconds or 0) / 3600 + (0 if args.serverless else START_HOURS)
     earlier = f" An earlier run took {hours:.2f} hours with its start: ${hours * (workers[0] + 1) * price:.2f}."

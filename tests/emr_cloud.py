@@ -87,7 +87,9 @@ class Cloud:
         self.ec2.create_tags(Resources=[self.vpc, *(subnet["SubnetId"] for subnet in subnets)], Tags=[TAG])
 
     def make_public_subnets(self) -> None:
-        [table] = self.ec2.describe_route_tables(Filters=[{"Name": "association.main", "Values": ["true"]}])["RouteTables"]
+        [table] = self.ec2.describe_route_tables(Filters=[{"Name": "association.main", "Values": ["true"]}])[
+            "RouteTables"
+        ]
         gateway = self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
         self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=table["VpcId"])
         way_out = {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": gateway}
@@ -240,3 +242,12 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def states(shown: str) -> list[str]:
     """The lines of progress, without their time."""
     return [line[9:] for line in shown.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
+
+
+def statements(policy: str) -> list[dict[str, Any]]:
+    return list(json.loads((ROOT / "emr" / "iam" / f"{policy}.json").read_text())["Statement"])
+
+
+def actions(*found: dict[str, Any]) -> set[str]:
+    each = [[one["Action"]] if isinstance(one["Action"], str) else one["Action"] for one in found]
+    return {action for group in each for action in group}

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-import boto3
 import pytest
 from emr_cloud import (
-    ACCOUNT, APPLICATION, PLACES, REGION, ROOT, TAG, Cloud, in_turn, main, refuse, states, unplugged,
+    ACCOUNT, APPLICATION, REGION, ROOT, TAG, Cloud, actions, in_turn, main, refuse, statements, states, unplugged,
 )  # fmt: skip
 from moto.emr.models import emr_backends
 
@@ -127,7 +126,7 @@ def test_a_log_copied_before_the_end_is_not_taken_for_the_end(cloud: Cloud, caps
     ("step", "answers", "code", "message"),
     [
         ("FAILED", {}, 1, "try again later: python -m emr logs j-"),
-        ("COMPLETED", {}, 0, "There is no report at s3://my-logs/sparkify/"),
+        ("COMPLETED", {}, 0, "There is no report to show from s3://my-logs/sparkify/"),
         ("COMPLETED", {"GetObject": refuse("AccessDenied")}, 0, "The job is done, but its report cannot be shown"),
         ("CANCELLED", {}, 1, "cluster TERMINATED_WITH_ERRORS, step CANCELLED: no free addresses"),
     ],
@@ -234,7 +233,9 @@ def test_the_same_name_finds_the_run_and_starts_no_second(where: str, cloud: Clo
 def test_upload_only_puts_the_code_in_its_place_and_starts_nothing(cloud: Cloud, capsys: Shown) -> None:
     assert cloud.run("--upload-only --name nightly-<aws.scheduler.execution-id>") == 0
     request = json.loads(capsys.readouterr().out)
-    assert request["Steps"][0]["HadoopJarStep"]["Args"][-1].endswith("/nightly-<aws.scheduler.execution-id>/report.json")
+    assert request["Steps"][0]["HadoopJarStep"]["Args"][-1].endswith(
+        "/nightly-<aws.scheduler.execution-id>/report.json"
+    )
     keys = [entry["Key"] for entry in cloud.s3.list_objects_v2(Bucket="my-logs")["Contents"]]
     assert keys == ["sparkify/nightly/dl.cfg", "sparkify/nightly/etl.py"]
     assert set(cloud.names()) & MONEY == {"s3:PutObject"}
@@ -352,7 +353,7 @@ PROBLEMS: dict[str, tuple[Callable[[Cloud], Any], str]] = {
     "unknown privacy": (answer("GetPublicAccessBlock", in_turn(refuse("AccessDenied"))), "--output: An error occurred (AccessDenied)"),
     "no service role": (lambda cloud: cloud.iam.delete_role(RoleName="sparkify-emr-service"), "--service-role: there is no role sparkify-emr-service: create it as docs/emr.md says"),
     "service role of others": (lambda cloud: trusts_no_one(cloud, "sparkify-emr-service"), "does not trust elasticmapreduce.amazonaws.com"),
-    "role refused": (answer("GetRole", refuse("AccessDenied")), "emr/iam/operator.json has all rights that are needed"),
+    "role refused": (answer("GetRole", in_turn(refuse("AccessDenied"))), "emr/iam/operator.json has all rights that are needed"),
     "no profile": (answer("GetInstanceProfile", refuse("NoSuchEntity")), "--instance-profile: there is no instance profile sparkify-job"),
     "empty profile": (empty_profile, "--instance-profile: sparkify-job holds no role"),
     "profile of others": (lambda cloud: trusts_no_one(cloud, "sparkify-job"), "role sparkify-job does not trust ec2.amazonaws.com"),
@@ -418,20 +419,15 @@ RIGHTS = {
 }  # fmt: skip
 
 
-def statements(policy: str) -> list[dict[str, Any]]:
-    return list(json.loads((ROOT / "emr" / "iam" / f"{policy}.json").read_text())["Statement"])
-
-
-def actions(*found: dict[str, Any]) -> set[str]:
-    each = [[one["Action"]] if isinstance(one["Action"], str) else one["Action"] for one in found]
-    return {action for group in each for action in group}
-
-
 def test_the_operators_policy_names_each_action_that_is_called_and_no_other(cloud: Cloud) -> None:
     cloud.answers["CancelSteps"] = lambda: {"CancelStepsInfoList": []}
     named = "--yes --no-wait --name n"
     ends = [run_to_success(cloud), run_to_failure(cloud), cloud.run("--yes", {15: terminate}), cloud.run(named)]
-    ends += [cloud.run(f"{named} {private(cloud)}"), run_serverless(cloud), run_serverless(cloud, "RUNNING", {15: terminate})]
+    ends += [
+        cloud.run(f"{named} {private(cloud)}"),
+        run_serverless(cloud),
+        run_serverless(cloud, "RUNNING", {15: terminate}),
+    ]
     ends += [cloud.run(f"{named} {cloud.new_application()}"), cloud.run(f"--yes {private_again(cloud)}")]
     ends += [main(["status", cloud.cluster.id])]
     assert 0 in ends
@@ -440,7 +436,9 @@ def test_the_operators_policy_names_each_action_that_is_called_and_no_other(clou
     ends += [run_step(cloud, terminate), cloud.run(f"{named} --cluster {cloud.cluster.id}")]
     called |= {name for name in cloud.names() if not name.startswith(("emr:Run", "ec2:Create"))}
     set_up = ("s3:Create", "ec2:Create", "ec2:Associate", "iam:Create", "emr-serverless:Create")
-    needed = [RIGHTS.get(name, {name.replace("emr:", "elasticmapreduce:")}) for name in called if not name.startswith(set_up)]
+    needed = [
+        RIGHTS.get(name, {name.replace("emr:", "elasticmapreduce:")}) for name in called if not name.startswith(set_up)
+    ]
     assert actions(*statements("operator")) == set().union(*needed)
 
 
