@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -16,7 +15,7 @@ import botocore.client
 import botocore.exceptions
 import pytest
 from moto import mock_aws
-from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.emr.models import emr_backends
 from moto.emrserverless.models import emrserverless_backends
 
@@ -25,53 +24,51 @@ from emr.checks import BLOCKS
 from emr.following import STEP_ENDS
 from emr.request import EMR_TAG
 
-ROOT = Path(__file__).parents[1]
-REGION = "eu-west-1"
+ROOT, ACCOUNT, REGION = Path(__file__).parents[1], DEFAULT_ACCOUNT_ID, "eu-west-1"
 PLACES = "--input s3://my-songs/raw --output s3://my-lake/sparkify --logs s3://my-logs/sparkify"
 TAG = {"Key": EMR_TAG, "Value": "true"}
 APPLICATION = "application_1700000000000_0001"
-REPORT = {
-    "run_id": "20260101T000000Z-0a1b2c3d", "state": "done", "seconds": 1800.4, "matched_share": 0.875,
-    "tables": {"songs": {"rows": 14896, "files": 70, "bytes": 1234567, "seconds": 3.21}},
-    "inputs": {"song_data": {"files": 14896, "lines": 14897, "rejected": 1}},
-}  # fmt: skip
-
-Answer = Callable[[], dict[str, Any] | None]  # in place of moto's; None where moto's own is wanted
+TABLES = {"songs": {"rows": 14896, "files": 70, "bytes": 1234567, "seconds": 3.21}}
+INPUTS = {"song_data": {"files": 14896, "lines": 14897, "rejected": 1}}
+REPORT = {"run_id": "20260101T000000Z-0a1b2c3d", "state": "done", "seconds": 1800.4, "matched_share": 0.875}
+Answer = Callable[[], Any]  # in place of moto's; None where moto's own is wanted
 
 
 class Clock:
     """Stands for the time module: sleeping takes no time, and what is due by then happens."""
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self.due: list[tuple[float, Callable[[], None]]] = []
+        self.now, self.due = 0.0, dict[float, Callable[[], Any]]()
 
     def monotonic(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
-        ready = [action for when, action in self.due if when <= self.now]
-        self.due = [(when, action) for when, action in self.due if when > self.now]
-        for action in ready:
-            action()
-        assert self.now < 60_000, "this would wait for ever"
+        for when in sorted(when for when in self.due if when <= self.now):
+            self.due.pop(when)()
+        assert self.now < 20_000, "this would wait for ever"
 
 
 class Cloud:
     """The account, every call that is made on it, and answers that moto does not give."""
 
     def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.answers: dict[str, Answer] = {}
+        self.clock, self.calls, self.answers = clock, list[tuple[str, dict[str, Any]]](), dict[str, Answer]()
         self.s3, self.emr, self.ec2, self.iam = (boto3.client(name) for name in ("s3", "emr", "ec2", "iam"))
         for bucket in ("my-songs", "my-lake", "my-logs"):
             self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
             blocks = dict.fromkeys(BLOCKS, True)
             self.s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=blocks)
         for folder in ("song_data", "log_data"):
-            self.put(f"raw/{folder}/x.json", b"{}", bucket="my-songs")
+            self.s3.put_object(Bucket="my-songs", Key=f"raw/{folder}/x.json", Body=b"{}")
+        [table] = self.ec2.describe_route_tables(Filters=[{"Name": "association.main", "Values": ["true"]}])[
+            "RouteTables"
+        ]
+        self.vpc, gateway = table["VpcId"], self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=self.vpc)
+        way_out = {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": gateway}
+        self.ec2.create_route(RouteTableId=table["RouteTableId"], **way_out)
 
     def set_up(self) -> None:
         """What docs/emr.md has an administrator do."""
@@ -82,64 +79,48 @@ class Cloud:
         self.iam.add_role_to_instance_profile(InstanceProfileName="sparkify-job", RoleName="sparkify-job")
         security = (ROOT / "emr" / "iam" / "imdsv2.json").read_text()
         self.emr.create_security_configuration(Name="sparkify-imdsv2", SecurityConfiguration=security)
-        subnets = self.ec2.describe_subnets()["Subnets"]
-        self.vpc = str(subnets[0]["VpcId"])
-        self.ec2.create_tags(Resources=[self.vpc, *(subnet["SubnetId"] for subnet in subnets)], Tags=[TAG])
+        subnets = [subnet["SubnetId"] for subnet in self.ec2.describe_subnets()["Subnets"]]
+        self.ec2.create_tags(Resources=[self.vpc, *subnets], Tags=[TAG])
 
-    def make_public_subnets(self) -> None:
-        [table] = self.ec2.describe_route_tables(Filters=[{"Name": "association.main", "Values": ["true"]}])[
-            "RouteTables"
-        ]
-        gateway = self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
-        self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=table["VpcId"])
-        way_out = {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": gateway}
-        self.ec2.create_route(RouteTableId=table["RouteTableId"], **way_out)
-
-    def put(self, key: str, body: bytes, bucket: str = "my-logs") -> None:
-        self.s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(body) if key.endswith(".gz") else body)
-
-    def at(self, when: float, action: Callable[[], Any]) -> None:
-        self.clock.due.append((when, action))
+    def put(self, key: str, text: str) -> None:
+        body = gzip.compress(text.encode()) if key.endswith(".gz") else text.encode()
+        self.s3.put_object(Bucket="my-logs", Key=f"sparkify/{key}", Body=body)
 
     def run(self, options: str = "--yes", events: dict[float, Callable[[], Any]] | None = None) -> int:
         """The launcher's run, to which these things happen after so many seconds."""
-        self.clock.now, self.clock.due = 0.0, list((events or {}).items())
+        self.clock.now, self.clock.due = 0.0, dict(events or {})
         return main(f"run {PLACES} {options}".split())
 
     def names(self) -> list[str]:
         return [name for name, _ in self.calls]
-
-    def sent(self, operation: str) -> dict[str, Any]:
-        """The one request of this kind."""
-        [request] = [request for name, request in self.calls if name == operation]
-        return request
 
     @property
     def cluster(self) -> Any:
         return list(emr_backends[ACCOUNT][REGION].clusters.values())[-1]
 
     @property
-    def id(self) -> str:
-        return f"{self.cluster.id}/{self.cluster.steps[-1].id}"
+    def step(self) -> Any:
+        return self.cluster.steps[-1]
 
     def becomes(self, step: str, cluster: str = "RUNNING", reason: str | None = None) -> None:
-        self.cluster.steps[-1].state, self.cluster.state = step, cluster
-        self.cluster.last_state_change_reason = reason
+        self.step.state, self.cluster.state, self.cluster.last_state_change_reason = step, cluster, reason
         if step in STEP_ENDS:
-            self.cluster.steps[-1].end_date_time = datetime.now(timezone.utc) - timedelta(minutes=1)
+            self.step.end_date_time = datetime.now(timezone.utc) - timedelta(minutes=1)
 
     def finish(self, cluster: str = "TERMINATING") -> None:
-        arguments = self.cluster.steps[-1].args
-        self.put(arguments[arguments.index("--report") + 1].removeprefix("s3://my-logs/"), json.dumps(REPORT).encode())
+        report = {**REPORT, "tables": TABLES, "inputs": INPUTS}
+        uri = self.step.args[self.step.args.index("--report") + 1]
+        self.put(uri.removeprefix("s3://my-logs/sparkify/"), json.dumps(report))
         self.becomes("COMPLETED", cluster)
 
-    def put_step_log(self, text: str) -> None:
-        self.put(f"sparkify/{self.cluster.id}/steps/{self.cluster.steps[-1].id}/stderr.gz", text.encode())
-
-    def put_driver_log(self, stderr: str, attempt: int = 1, stdout: str = "") -> None:
-        container = f"sparkify/{self.cluster.id}/containers/{APPLICATION}/container_1700000000000_0001_{attempt:02}"
-        for name, text in (("1/stderr", stderr), ("1/stdout", stdout), ("2/stderr", "an executor's Error")):
-            self.put(f"{container}_00000{name}.gz", text.encode())
+    def fail(self, *drivers: str, submit: str = APPLICATION, stdout: str = "") -> None:
+        """The step fails, with the logs of spark-submit and of the driver's attempts."""
+        self.becomes("FAILED", "TERMINATING", "no")
+        self.put(f"{self.cluster.id}/steps/{self.step.id}/stderr.gz", submit)
+        for attempt, stderr in enumerate(drivers):
+            container = f"{self.cluster.id}/containers/{APPLICATION}/container_1700000000000_0001_0{attempt + 1}_00000"
+            for name, text in (("1/stderr", stderr), ("1/stdout", stdout), ("2/stderr", "an executor's Error")):
+                self.put(f"{container}{name}.gz", text)
 
     def new_application(self) -> str:
         """An EMR Serverless application; the options for it."""
@@ -152,23 +133,21 @@ class Cloud:
         return emrserverless_backends[ACCOUNT][REGION].job_runs[options.split()[1]][-1]
 
     def new_cluster(self, **options: Any) -> str:
-        request = {
-            "Name": "shared", "ReleaseLabel": "emr-spark-8.0.0", "LogUri": "s3://my-logs/sparkify/", "JobFlowRole": "r",
-            "Instances": {"KeepJobFlowAliveWhenNoSteps": True}, "ServiceRole": "r",
-            "Tags": [{"Key": "project", "Value": "sparkify"}],
-        }  # fmt: skip
-        return str(self.emr.run_job_flow(**{**request, **options})["JobFlowId"])
+        roles = {"JobFlowRole": "r", "ServiceRole": "r", "Tags": [{"Key": "project", "Value": "sparkify"}]}
+        request = {"Name": "shared", "ReleaseLabel": "emr-spark-8.0.0", "LogUri": "s3://my-logs/sparkify/", **roles}
+        alive = {"KeepJobFlowAliveWhenNoSteps": True}
+        return str(self.emr.run_job_flow(**{**request, **options}, Instances=alive)["JobFlowId"])
 
 
 def refuse(code: str, status: int = 400) -> Answer:
-    def answer() -> dict[str, Any] | None:
-        shown = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-        raise botocore.exceptions.ClientError(shown, "Operation")  # type: ignore[arg-type]
+    def answer() -> None:
+        shown: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        raise botocore.exceptions.ClientError(shown, "Operation")
 
     return answer
 
 
-def unplugged() -> dict[str, Any] | None:
+def unplugged() -> None:
     raise botocore.exceptions.EndpointConnectionError(endpoint_url="https://aws")
 
 
@@ -191,16 +170,14 @@ def shared_client(self: Any, name: str, region_name: str | None = None, config: 
 
 
 @pytest.fixture
-def bare_cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
+def bare_cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """The account before docs/emr.md is followed: three buckets with something to read."""
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setattr(boto3.session.Session, "client", shared_client)
     for name in ("AWS_PROFILE", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/none")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     clock = Clock()
@@ -208,9 +185,7 @@ def bare_cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Clou
     monkeypatch.setattr("emr.following.time", clock)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     with mock_aws():
-        cloud = Cloud(clock)
-        cloud.make_public_subnets()
-        send = botocore.client.BaseClient._make_api_call
+        cloud, send = Cloud(clock), botocore.client.BaseClient._make_api_call
 
         def record(client: Any, operation: str, request: dict[str, Any]) -> Any:
             cloud.calls.append((f"{client.meta.service_model.service_name}:{operation}", request))
@@ -227,21 +202,6 @@ def cloud(bare_cloud: Cloud) -> Cloud:
     bare_cloud.set_up()
     bare_cloud.calls.clear()
     return bare_cloud
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A terminal to ask at; the list holds what is typed there."""
-    asks, words = io.StringIO(), list[str]()
-    asks.isatty = lambda: True  # type: ignore[method-assign]
-    monkeypatch.setattr("sys.stdin", asks)
-    monkeypatch.setattr("builtins.input", lambda _: words.pop(0))
-    return words
-
-
-def states(shown: str) -> list[str]:
-    """The lines of progress, without their time."""
-    return [line[9:] for line in shown.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
 
 
 def statements(policy: str) -> list[dict[str, Any]]:

@@ -127,41 +127,42 @@ def test_the_state_machine_is_taken_and_the_airflow_command_is_one(bare_cloud: C
 
 
 def test_the_schedulers_policies_name_what_a_start_needs_and_no_more() -> None:
-    operator, passed = statements("operator"), {"iam:PassRole"}
     start = {"RunJobFlow", "AddTags", "PutAutoTerminationPolicy", "PutManagedScalingPolicy"}
-    assert actions(*statements("scheduler")) == passed | {f"elasticmapreduce:{name}" for name in start}
-    serverless = {"emr-serverless:StartJobRun", "emr-serverless:TagResource"}
-    assert actions(*statements("scheduler-serverless")) == passed | serverless
-    # Steps go to clusters of this project only.
-    for statement in [*operator, *statements("scheduler")]:
-        key = {
-            "elasticmapreduce:AddJobFlowSteps": "Resource",
-            "elasticmapreduce:AddTags": "Resource",
-            "elasticmapreduce:RunJobFlow": "Request",
-        }
-        for action in set(key) & actions(statement):
-            assert statement["Condition"] == {"StringEquals": {f"aws:{key[action]}Tag/project": "sparkify"}}
+    assert actions(*statements("scheduler")) == {"iam:PassRole", *(f"elasticmapreduce:{name}" for name in start)}
+    serverless = {"emr-serverless:StartJobRun", "emr-serverless:TagResource", "iam:PassRole"}
+    assert actions(*statements("scheduler-serverless")) == serverless
+
+
+TAGGED = {
+    f"elasticmapreduce:{name}": "Resource"
+    for name in ("AddJobFlowSteps", "AddTags", "CancelSteps", "TerminateJobFlows")
+}
+TAGGED["elasticmapreduce:RunJobFlow"] = "Request"
 
 
 def test_no_policy_gives_away_more_than_it_must() -> None:
     for path in (ROOT / "emr" / "iam").glob("*.json"):
         for statement in json.loads(path.read_text()).get("Statement", []):
-            assert not [action for action in actions(statement) if "*" in action], path
+            found, condition = actions(statement), statement.get("Condition", {}).get("StringEquals", {})
+            assert not [action for action in found if "*" in action], path
             if statement.get("Resource") == "*":  # calls that know no resource
-                assert not [each for each in actions(statement) if not re.search(":(Describe|List|RunJobFlow)", each)]
-            if "iam:PassRole" in actions(statement):
-                assert "iam:PassedToService" in statement["Condition"]["StringEquals"]
+                assert not [action for action in found if not re.search(":(Describe|List|RunJobFlow)", action)]
+            for action in found & set(TAGGED):  # steps go to clusters of this project only
+                assert condition == {f"aws:{TAGGED[action]}Tag/project": "sparkify"}
+            assert "iam:PassRole" not in found or "iam:PassedToService" in condition
 
 
 def test_the_jobs_policy_gives_each_prefix_what_the_job_does_there() -> None:
-    granted: dict[str, set[str]] = {}
-    for statement in statements("job"):
-        for resource in [statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"]:
-            granted.setdefault(resource.removeprefix("arn:aws:s3:::"), set()).update(actions(statement))
-    read, see = {"s3:GetObject"}, {"s3:ListBucket"}
-    write = read | {"s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"}
-    assert granted == {
-        "INPUT_BUCKET": see, "INPUT_BUCKET/INPUT_PREFIX": read, "INPUT_BUCKET/INPUT_PREFIX/*": read,
-        "OUTPUT_BUCKET": see | {"s3:ListBucketMultipartUploads"}, "OUTPUT_BUCKET/OUTPUT_PREFIX": write,
-        "OUTPUT_BUCKET/OUTPUT_PREFIX/*": write, "LOG_BUCKET": see, "LOG_BUCKET/LOG_PREFIX/*": {"s3:GetObject", "s3:PutObject"},
-    }  # fmt: skip
+    each = {one["Sid"]: (one["Resource"], actions(one)) for one in statements("job")}
+    write = {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"}
+    assert each.pop("FindObjects") == (
+        [f"arn:aws:s3:::{kind}_BUCKET" for kind in ("INPUT", "OUTPUT", "LOG")],
+        {"s3:ListBucket"},
+    )
+    assert each.pop("FindUploadsOfTasksThatDied") == ("arn:aws:s3:::OUTPUT_BUCKET", {"s3:ListBucketMultipartUploads"})
+    places = {kind: f"arn:aws:s3:::{kind}_BUCKET/{kind}_PREFIX" for kind in ("INPUT", "OUTPUT", "LOG")}
+    assert each == {
+        "ReadInput": ([places["INPUT"], places["INPUT"] + "/*"], {"s3:GetObject"}),
+        "WriteOutput": ([places["OUTPUT"], places["OUTPUT"] + "/*"], write),
+        "ReadCodeWriteReportAndLogs": (places["LOG"] + "/*", {"s3:GetObject", "s3:PutObject"}),
+    }
