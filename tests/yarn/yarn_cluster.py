@@ -224,9 +224,8 @@ class Cluster:
             time.sleep(0.5)
 
     def _start_java(self, name: str, log: Path, conf: Path, *words: str) -> subprocess.Popen[bytes]:
-        options = (
-            "-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 --add-opens=java.base/java.lang=ALL-UNNAMED".split()
-        )
+        options = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        options.append("--add-opens=java.base/java.lang=ALL-UNNAMED")
         java = [f"{self.env['JAVA_HOME']}/bin/java", *options, "-cp", f"{conf}:{self.yarn_jars}/*:{SPARK_HOME}/jars/*"]
         command = [*java, f"org.apache.hadoop.yarn.{name}", *words]
         with log.open("wb") as file:
