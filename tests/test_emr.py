@@ -84,9 +84,6 @@ def test_a_run_uploads_starts_follows_and_prints_the_report(cloud: Cloud, capsys
     assert "$4.00 an hour for 4 machines (by --price). An earlier run took 0.60 hours" in capsys.readouterr().err
 
 
-# --- failures --------------------------------------------------------------------------------------------------------
-
-
 def test_a_failed_run_waits_for_the_drivers_own_error(cloud: Cloud, capsys: Shown) -> None:
     assert run_to_failure(cloud) == 1
     shown = capsys.readouterr()
@@ -122,9 +119,7 @@ def test_a_log_copied_before_the_end_is_not_taken_for_the_end(cloud: Cloud, caps
         ("CANCELLED", {}, 1, "cluster TERMINATED_WITH_ERRORS, step CANCELLED: no free addresses"),
     ],
 )
-def test_ends_without_logs_or_report(
-    step: str, answers: Any, code: int, message: str, cloud: Cloud, capsys: Shown
-) -> None:
+def test_ends_without_logs_or_report(step: str, answers: Any, code: int, message: str, cloud: Cloud, capsys: Shown) -> None:  # fmt: skip
     def end() -> None:
         cloud.becomes(step, "TERMINATED_WITH_ERRORS", "no free addresses")
         cloud.answers |= answers
@@ -157,9 +152,6 @@ def test_a_failed_job_run_shows_its_driver(cloud: Cloud, capsys: Shown) -> None:
     assert capsys.readouterr().out == "etl.py: error: all is lost\n"
 
 
-# --- a bad line to AWS -----------------------------------------------------------------------------------------------
-
-
 def test_following_survives_throttling_and_a_lost_network(cloud: Cloud, capsys: Shown) -> None:
     bad = (unplugged, unplugged, refuse("ThrottlingException"), refuse("InternalFailure", 500))
     cloud.answers["DescribeCluster"] = in_turn(lambda: None, *bad)
@@ -190,9 +182,6 @@ def test_a_start_that_may_have_worked_is_never_sent_twice(answer: Any, times: in
     assert cloud.run("--yes --no-wait") == code
     assert cloud.names().count("emr:RunJobFlow") == times
     assert re.search(message, capsys.readouterr().err)
-
-
-# --- names, programs, signals ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["", "--cluster", "--serverless"])
@@ -269,13 +258,8 @@ def test_a_signal_during_the_start_waits_for_the_id(number: int, code: int, clou
     signal.signal(signal.SIGINT, before)
 
 
-# --- before anything is started --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("answer", "starts"), [(None, False), ("", False), ("nope", False), ("y", True)])
-def test_nothing_starts_without_a_yes(
-    answer: str | None, starts: bool, cloud: Cloud, capsys: Shown, types: Any
-) -> None:
+def test_nothing_starts_without_a_yes(answer: str | None, starts: bool, cloud: Cloud, capsys: Shown, types: Any) -> None:  # fmt: skip
     types(answer)
     assert cloud.run("--no-wait") == (0 if starts else 2)
     shown = capsys.readouterr().err

@@ -81,9 +81,7 @@ def serve(words: list[str], failed: list[str]) -> str:
     return shown.getvalue()
 
 
-def test_every_command_works_and_the_last_ones_leave_nothing(
-    bare_cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_works_and_the_last_ones_leave_nothing(bare_cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     bare_cloud.iam.create_user(UserName="operator")
     bare_cloud.answers |= {"AttachRolePolicy": dict, "DetachRolePolicy": dict}  # moto has no policies of AWS's own
     (tmp_path / "emr").symlink_to(ROOT / "emr")
