@@ -219,7 +219,6 @@ def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str],
         keys = credentials and credentials.get_frozen_credentials()
     except (BotoCoreError, ClientError) as error:
         raise SessionError(f"cannot get AWS credentials: {error}") from error
-    check_certificates(session)
     conf, size = S3A_CONF | credentials_conf(keys), 0
     written = {bucket_of(uri) for uri in uris[1:]}
     for uri in filter(bucket_of, uris):
@@ -228,6 +227,7 @@ def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str],
         try:
             try:
                 client = s3_client(session, given["AWS_ENDPOINT_URL"], is_signed=bool(keys))
+                check_certificates(session, client)
                 size += listed_bytes(client, uri, folders)
             except ClientError as error:
                 if not is_open or error.response["Error"]["Code"] != "AccessDenied":
@@ -265,11 +265,11 @@ def check_keys(aws: Mapping[str, str]) -> dict[str, str | None]:
     return given | {key: aws.get(key) or None for key in ("AWS_REGION", "AWS_ENDPOINT_URL")}
 
 
-def check_certificates(session: Any) -> None:
+def check_certificates(session: Any, client: Any) -> None:
     """SessionError where boto3 trusts an authority that Java would not: it reads no file of certificates."""
     bundle = os.environ.get("AWS_CA_BUNDLE") or session._session.get_config_variable("ca_bundle")
     options = " ".join(os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "PYSPARK_SUBMIT_ARGS"))
-    if bundle and "javax.net.ssl.trustStore" not in options:
+    if bundle and client.meta.endpoint_url.startswith("https:") and "javax.net.ssl.trustStore" not in options:
         raise SessionError(
             f"Java does not read AWS_CA_BUNDLE: run `keytool -importcert -noprompt -storepass changeit -file {bundle} "
             "-keystore aws.p12`, then set JAVA_TOOL_OPTIONS=-Djavax.net.ssl.trustStore=aws.p12",
