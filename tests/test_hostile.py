@@ -28,7 +28,15 @@ BAD_TS = "ts is not in UTC milliseconds between 2000 and 9999"
 NO_KEY = "a play without ts, userId or sessionId"
 NO_ID = "song_id or artist_id is missing"
 
-EVENT = {"page": "NextSong", "ts": TS, "userId": "7", "sessionId": 3, "itemInSession": 5, "song": "Moon", "length": 200.5}
+EVENT = {
+    "page": "NextSong",
+    "ts": TS,
+    "userId": "7",
+    "sessionId": 3,
+    "itemInSession": 5,
+    "song": "Moon",
+    "length": 200.5,
+}
 SONG = {"song_id": "S1", "artist_id": "A1", "title": "Moon", "artist_name": "Duo", "duration": 200.5, "year": 2001}
 
 
@@ -310,7 +318,16 @@ def test_a_folder_named_like_a_file_is_a_folder(spark: SparkSession, source: Pat
 def test_odd_names_of_files_and_folders_are_read_and_reported(
     spark: SparkSession, source: Path, tmp_path: Path
 ) -> None:
-    names = ["year=2018/a b.json", "100%.json", "a%20b.json", "[x]{y}*.json", "é?#.json", "a:b.json", "-.json", "..x/c.json"]
+    names = [
+        "year=2018/a b.json",
+        "100%.json",
+        "a%20b.json",
+        "[x]{y}*.json",
+        "é?#.json",
+        "a:b.json",
+        "-.json",
+        "..x/c.json",
+    ]
     for name in names:
         write_lines(source / "log_data" / name, b"{" + name.encode())
     report = run(spark, source, tmp_path / "lake", max_rejected=1.0)
