@@ -91,11 +91,8 @@ def test_a_failed_run_waits_for_the_drivers_own_error(cloud: Cloud, capsys: Show
     assert "ended as cluster TERMINATING, step FAILED" in shown.err
     assert shown.err.count("Waiting for the driver's log") == 1
     assert 420 <= cloud.clock.now < 480
-
-
-def test_the_last_attempts_driver_speaks(cloud: Cloud, capsys: Shown) -> None:
-    second = "INFO x\nTraceback (most recent call last):\nKeyError: second\nINFO bye"
-    assert cloud.run("--yes", {30: lambda: cloud.fail("java.lang.OutOfMemoryError: first", second)}) == 1
+    last = "INFO x\nTraceback (most recent call last):\nKeyError: second\nINFO bye"  # attempt
+    assert cloud.run("--yes", {30: lambda: cloud.fail("java.lang.OutOfMemoryError: first", last)}) == 1
     assert capsys.readouterr().out == "Traceback (most recent call last):\nKeyError: second\n"
 
 
@@ -186,8 +183,8 @@ def test_a_start_that_may_have_worked_is_never_sent_twice(answer: Any, times: in
 
 @pytest.mark.parametrize("where", ["", "--cluster", "--serverless"])
 def test_the_same_name_finds_the_run_and_starts_no_second(where: str, cloud: Cloud, capsys: Shown) -> None:
-    options = {"": str, "--cluster": lambda: f"--cluster {cloud.new_cluster()}", "--serverless": cloud.new_application}
-    command = f"--yes --name night-1 --no-wait --json {options[where]()}"
+    on = {"": "", "--cluster": f"--cluster {cloud.new_cluster()}", "--serverless": cloud.new_application()}[where]
+    command = f"--yes --name night-1 --no-wait --json {on}"
     cloud.calls.clear()
     cloud.answers["ListJobRuns"] = in_turn(lambda: {"jobRuns": []})  # where moto has an error
     assert [cloud.run(command), cloud.run(command)] == [0, 0]
@@ -198,16 +195,10 @@ def test_the_same_name_finds_the_run_and_starts_no_second(where: str, cloud: Clo
     assert len([name for name in cloud.names() if name in MONEY - {"s3:PutObject"}]) == 1
 
 
-def test_upload_only_puts_the_code_in_its_place_and_starts_nothing(cloud: Cloud, capsys: Shown) -> None:
-    assert cloud.run("--upload-only --name nightly-<aws.scheduler.execution-id>") == 0
-    words = json.loads(capsys.readouterr().out)["Steps"][0]["HadoopJarStep"]["Args"]
-    assert words[-1].endswith("/nightly-<aws.scheduler.execution-id>/report.json")
-    keys = [entry["Key"] for entry in cloud.s3.list_objects_v2(Bucket="my-logs")["Contents"]]
-    assert keys == ["sparkify/nightly/dl.cfg", "sparkify/nightly/etl.py"]
-    assert set(cloud.names()) & MONEY == {"s3:PutObject"}
-
-
 def test_status_and_logs_for_people_and_programs(cloud: Cloud, capsys: Shown) -> None:
+    for identifier in ("x", "j-1/x", "j-404", "00app/00run"):
+        assert main(["status", identifier]) == 2
+        assert re.search(f"cannot find {identifier} in|'{identifier}' is no ID", capsys.readouterr().err)
     cloud.run("--yes", {15: interrupt})
     cluster, both = cloud.cluster.id, f"{cloud.cluster.id}/{cloud.step.id}"
     capsys.readouterr()
@@ -345,12 +336,6 @@ def test_all_problems_are_shown_at_once_and_a_public_lake_can_be_meant(cloud: Cl
         assert capsys.readouterr().err.count("emr: error: ") == count
 
 
-@pytest.mark.parametrize("identifier", ["x", "j-1/x", "j-404", "00app/00run"])
-def test_an_id_that_is_none(cloud: Cloud, identifier: str, capsys: Shown) -> None:
-    assert main(["status", identifier]) == 2
-    assert re.search(rf"emr: error: (cannot find {identifier} in|'{identifier}' is no ID)", capsys.readouterr().err)
-
-
 # The rights that a call needs where they are not its own name, as the service authorization reference has them.
 START = {"iam:PassRole", *(f"elasticmapreduce:{name}" for name in ("RunJobFlow", "AddTags", "PutManagedScalingPolicy", "PutAutoTerminationPolicy"))}  # fmt: skip
 RIGHTS = {
@@ -364,12 +349,8 @@ def test_the_operators_policy_names_each_action_that_is_called_and_no_other(clou
     cloud.answers["CancelSteps"] = lambda: {"CancelStepsInfoList": []}
     on_cluster, on_application, on_subnet = f"--cluster {cloud.new_cluster()}", cloud.new_application(), private(cloud)
     cloud.calls.clear()
-    ends = [
-        run_to_success(cloud),
-        run_to_failure(cloud),
-        cloud.run("--yes", {15: terminate}),
-        cloud.run(f"--yes {on_subnet}"),
-    ]
+    ends = [run_to_success(cloud), run_to_failure(cloud), cloud.run("--yes", {15: terminate})]
+    ends += [cloud.run(f"--yes {on_subnet}")]
     ends += [cloud.run(f"--yes --name n {on}", {15: terminate}) for on in (on_cluster, on_application, "--max-hours 1")]
     ends += [run_serverless(cloud, "RUNNING", {15: terminate}), main(["status", cloud.cluster.id])]
     assert ends == [0, 1, 143, 2, 143, 2, 143, 143, 1]
