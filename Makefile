@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help java run queries test check notebook bench test-yarn test-reliability test-spark35 clean
+.PHONY: help java run queries test check notebook bench test-yarn test-reliability test-spark35 test-spark41 clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -40,8 +40,11 @@ test-reliability: java .venv/dev ## the long versions of the reliability tests (
 test-spark35: java .venv35/dev ## the tests of the job itself on Spark 3.5
 	.venv35/bin/python -m pytest $$(cat tests/spark35.txt)
 
+test-spark41: java .venv41/dev ## the tests of the job itself on Spark 4.1
+	.venv41/bin/python -m pytest $$(cat tests/spark35.txt)
+
 clean: ## remove what make made
-	rm -rf .venv .venv35 lake
+	rm -rf .venv .venv35 .venv41 lake
 
 java:
 	@found=$$("$${JAVA_HOME:+$$JAVA_HOME/bin/}java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p'); \
@@ -64,6 +67,11 @@ java:
 .venv35/dev: tests/requirements-spark35.txt queries/requirements.txt
 	$(PYTHON) -m venv .venv35
 	.venv35/bin/python -m pip install -q -r tests/requirements-spark35.txt
+	@touch $@
+
+.venv41/dev: tests/requirements-spark41.txt queries/requirements.txt
+	$(PYTHON) -m venv .venv41
+	.venv41/bin/python -m pip install -q -r tests/requirements-spark41.txt
 	@touch $@
 
 .venv/bench: .venv/dev bench/requirements.txt

@@ -117,12 +117,17 @@ def write_lines(path: Path, *lines: object) -> Path:
     return path
 
 
+def write_small(folder: Path) -> Path:
+    """Makes an input of two songs and a play."""
+    write_lines(folder / "song_data" / "a.json", SONG, SONG | {"song_id": "SO2", "title": "Two"})
+    write_lines(folder / "log_data" / "a.json", PLAY)
+    return folder
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """An input of two songs and a play."""
-    write_lines(tmp_path / "in" / "song_data" / "a.json", SONG, SONG | {"song_id": "SO2", "title": "Two"})
-    write_lines(tmp_path / "in" / "log_data" / "a.json", PLAY)
-    return tmp_path / "in"
+    return write_small(tmp_path / "in")
 
 
 @pytest.fixture

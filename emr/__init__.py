@@ -1,0 +1,1 @@
+"""Runs etl.py on Amazon EMR: `python -m emr run ...`."""

@@ -1,0 +1,95 @@
+"""AWS: its clients, and the one call that spends money."""
+
+import gzip
+import json
+import re
+import time
+from typing import Any
+
+from emr.request import Plan, RunError, Uri, UsageError
+
+THROTTLED = re.compile("Throttl|TooManyRequests|RequestLimitExceeded|SlowDown")
+
+
+class Aws:
+    """boto3 and its clients, made where they are first used: --help and --dry-run do without."""
+
+    def __init__(self, region: str | None) -> None:
+        try:
+            import boto3
+            import botocore.config
+            import botocore.exceptions as errors
+        except ImportError:
+            raise UsageError("boto3 is missing: pip install -r requirements.txt") from None
+        self.config: Any = botocore.config.Config
+        self.failed = (errors.ClientError, errors.BotoCoreError)
+        self.offline = (errors.HTTPClientError, errors.ConnectionError)
+        try:
+            self.session = boto3.session.Session(region_name=region)
+        except errors.BotoCoreError as error:  # AWS_PROFILE names no profile
+            raise UsageError(f"{error}; see `aws configure list-profiles`") from None
+        if self.session.region_name is None:
+            raise UsageError("no AWS region is set: give --region, or set AWS_REGION, or run `aws configure`")
+        self.region: str = self.session.region_name
+        self.clients: dict[str, Any] = {}
+
+    def __getattr__(self, service: str) -> Any:
+        name = service.replace("_", "-")
+        if name not in self.clients:
+            config = self.config(retries={"mode": "adaptive", "max_attempts": 10}, connect_timeout=10, read_timeout=60)
+            self.clients[name] = self.session.client(name, config=config)
+        return self.clients[name]
+
+    def passes(self, error: Any) -> str | None:
+        """Why a call may work later: AWS did not answer, or was busy."""
+        if isinstance(error, self.offline):
+            return "no answer from AWS"
+        status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return "AWS is busy" if status >= 500 or THROTTLED.search(code(error)) else None
+
+    def start(self, plan: Plan) -> dict[str, Any]:
+        """The request that spends money, sent again only where AWS surely did not take it: never two clusters."""
+        once = self.config(retries={"total_max_attempts": 1}, read_timeout=120)
+        client = self.session.client(plan.service, config=once)
+        for attempt in range(10):
+            try:
+                return dict(getattr(client, plan.operation)(**plan.request))
+            except self.failed as error:
+                if not self.passes(error):
+                    raise UsageError(f"AWS refused to start the job: {error}") from None
+                if not THROTTLED.search(code(error)):
+                    way = f"the same command with --name {plan.name} finds it, or starts it where there is none"
+                    raise RunError(f"no clear answer ({error}). The job may have started: {way}", 4) from None
+            time.sleep(min(2**attempt, 60))
+        raise UsageError("AWS is throttling: nothing was started. Try again in some minutes")
+
+    def put(self, uri: str, text: str) -> None:
+        """Uploads a text."""
+        try:
+            self.s3.put_object(Bucket=Uri.of(uri).bucket, Key=Uri.of(uri).prefix, Body=text.encode())
+        except self.failed as error:
+            raise UsageError(f"--logs: cannot write {uri}: {error}; see emr/iam/operator.json") from None
+
+    def read(self, uri: str) -> bytes | None:
+        """An object's bytes; None where there is none."""
+        try:
+            body: bytes = self.s3.get_object(Bucket=Uri.of(uri).bucket, Key=Uri.of(uri).prefix)["Body"].read()
+        except self.failed as error:
+            if code(error) == "NoSuchKey":
+                return None
+            raise RunError(f"cannot read {uri}: {error}") from None
+        return gzip.decompress(body) if uri.endswith(".gz") else body
+
+    def last_seconds(self, logs: Uri, name: str) -> float | None:
+        """What an earlier run took, from the newest of the reports whose names begin alike."""
+        start = Uri.of(f"{logs}/{re.split('[-<]', name)[0]}-").prefix
+        wanted = {"Bucket": logs.bucket, "Prefix": start, "Delimiter": "/"}
+        pages = self.s3.get_paginator("list_objects_v2").paginate(**wanted).build_full_result()
+        folders = [entry["Prefix"] for entry in pages.get("CommonPrefixes", [])]
+        bodies = (self.read(f"s3://{logs.bucket}/{folder}report.json") for folder in reversed(folders[-5:]))
+        return next((float(json.loads(body)["seconds"]) for body in bodies if body), None)
+
+
+def code(error: Any) -> str:
+    """AWS's short name of an error; empty where AWS did not answer at all."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
