@@ -14,7 +14,7 @@ run: java .venv/run ## run the job on the sample: data/ to lake/
 	@$(BIN)/python queries/show.py --lake lake at_a_glance weekly_listeners
 
 queries: .venv/run ## the team's questions and the lake's answers (LAKE=lake)
-	@$(BIN)/python queries/show.py --lake $(LAKE)
+	@$(BIN)/python queries/show.py --lake "$(LAKE)"
 
 test: java .venv/dev ## the tests (15 minutes on 2 slow cores)
 	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/yarn -n 2 --dist loadfile --no-loadscope-reorder
