@@ -66,5 +66,5 @@ def test_a_picture_says_its_finding_and_where_there_is_none(
     with engines.duckdb_engine(sample_lake, None) as query:
         columns, rows = query((engines.FOLDER / f"{question}.sql").read_text("utf-8"))
     full = pd.DataFrame(rows, columns=list(columns))
-    assert re.search(r"\d|most", picture(full).get_suptitle() or picture(full).axes[0].get_title("left"))
+    assert re.search(r"\d|[Mm]ost", picture(full).get_suptitle() or picture(full).axes[0].get_title("left"))
     assert "There are no plays." in picture(full.head(0)).get_supxlabel()
