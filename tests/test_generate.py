@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GENERATE = ROOT / "bench" / "generate.py"
 DATA = ROOT / "data"
-SAMPLE = "--songs 80 --events 8000 --seed 2"  # what README.md says that data/ was made with
+SAMPLE = "--songs 80 --events 8000 --seed 2"  # what docs/development.md says that data/ was made with
 
 Row = dict[str, Any]
 
@@ -62,7 +62,7 @@ class TestSample:
     def test_the_generators_help_and_the_readme_give_its_command(self) -> None:
         command = re.compile(rf"bench/generate\.py {SAMPLE} --out data\b")
         assert command.search(GENERATE.read_text(encoding="utf-8"))
-        assert command.search((ROOT / "README.md").read_text(encoding="utf-8"))
+        assert command.search((ROOT / "docs" / "development.md").read_text(encoding="utf-8"))
 
     def test_has_the_layout_of_the_public_data_and_is_small(self) -> None:
         files = contents(DATA)
