@@ -259,7 +259,7 @@ def test_a_java_that_does_not_start(tmp_path: Path, start: str) -> None:
     java.write_text(OLD_JAVA)
     java.chmod(0o755)
     environment, code, words = STARTS[start]
-    given = {name: value.format(folder=tmp_path) for name, value in environment.items()}
+    given: dict[str, Any] = {name: value.format(folder=tmp_path) for name, value in environment.items()}
     done = run_etl("--output", tmp_path / "lake", check=False, **given)
     assert done.returncode == code
     assert_one_line(done.stderr, *(word.format(folder=tmp_path) for word in words))

@@ -123,7 +123,11 @@ def test_a_public_input_bucket_and_a_local_lake(s3: S3Server, tmp_path: Path) ->
     s3.make_bucket("public-songs", "us-west-2")
     s3.upload(source, "public-songs", "raw", acl="public-read")
     s3.before = lambda request: "AccessDenied" if request.authorization else None
-    profile = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "me", "AWS_ENDPOINT_URL": s3.url}
+    profile: dict[str, Any] = {
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_PROFILE": "me",
+        "AWS_ENDPOINT_URL": s3.url,
+    }
     run_etl("--input", "s3://public-songs/raw", "--output", tmp_path / "lake", **profile)
     assert tables_of(tmp_path / "lake") == oracle.read_lake(source).tables
     assert s3.requests[0].access_key == "AKIAPROFILE"
