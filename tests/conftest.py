@@ -92,9 +92,7 @@ def run_python(program: str, cwd: Path, **environment: str) -> str:
 
 
 @pytest.fixture
-def fail(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
+def fail(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs etl.main in this process and session, which it must not stop; what it printed to stderr."""
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: spark)
 

@@ -108,7 +108,10 @@ def test_a_run_that_fails_takes_back_its_own_files_and_no_others(
     monkeypatch.setattr(etl.Lake, "_append", harmful_append)
     monkeypatch.setattr(etl.Lake, "_count", harmful_count)
     error = fail("--input", small, "--output", lake)
-    words = {"a row is not written": "/songs has 1 rows after the write instead of 2", "the write fails": "storage is full"}
+    words = {
+        "a row is not written": "/songs has 1 rows after the write instead of 2",
+        "the write fails": "storage is full",
+    }
     assert words.get(harm, str(lake)) in error and "run it again" in error or "the lake is unchanged" in error
     assert error.count("\n") == 1
     assert others.read_bytes() == b"of another run"
@@ -128,7 +131,9 @@ def test_a_session_that_was_there_before_is_left_as_it_was(
         monkeypatch.setattr(etl, "build_time", lambda plays: 1 / 0)
 
     def state() -> tuple[Any, ...]:
-        hadoop = etl.java(spark, "java.util.TreeMap")(spark._jsc.hadoopConfiguration().getPropsWithPrefix("")).toString()
+        hadoop = etl.java(spark, "java.util.TreeMap")(
+            spark._jsc.hadoopConfiguration().getPropsWithPrefix("")
+        ).toString()
         is_nothing_kept = spark._jsparkSession.sharedState().cacheManager().isEmpty()
         return session.sql("SET").collect(), hadoop, is_nothing_kept, os.environ.copy()
 

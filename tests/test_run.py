@@ -189,7 +189,9 @@ def assert_one_line(error: str, *words: object) -> None:
 
 
 def test_a_missing_input_leaves_nothing(fail: Callable[..., str], tmp_path: Path) -> None:
-    assert_one_line(fail("--input", tmp_path / "none", "--output", tmp_path / "a" / "lake"), tmp_path / "none", "unchanged")
+    assert_one_line(
+        fail("--input", tmp_path / "none", "--output", tmp_path / "a" / "lake"), tmp_path / "none", "unchanged"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -304,9 +304,7 @@ def test_half_of_a_key_in_dl_cfg_is_refused(given: str, missing: str) -> None:
     assert raised.value.exit_code == 2 and "hidden/half" not in str(raised.value)
 
 
-def test_a_profile_with_its_region_and_endpoint(
-    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_profile_with_its_region_and_endpoint(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     s3.make_bucket("profiled")
     (tmp_path / "config").write_text(
         "[profile me]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = mine\naws_session_token = one\nregion = eu-west-3\n"

@@ -139,7 +139,9 @@ def test_exit_codes_and_what_is_wrong(submitted: Submitted, tmp_path: Path) -> N
     etl, lake = submitted.folder / "code" / "etl.py", tmp_path / "lake"
     code, error = failed(etl, "--input", "none", "--output", lake, cwd=tmp_path)
     assert (code, error.endswith("; the lake is unchanged"), f"file:{tmp_path}/none" in error) == (1, True, True)
-    code, error = failed("--conf", "spark.yarn.dist.files=file:/gone/dl.cfg", etl, "--output", lake, cwd=submitted.folder)
+    code, error = failed(
+        "--conf", "spark.yarn.dist.files=file:/gone/dl.cfg", etl, "--output", lake, cwd=submitted.folder
+    )
     assert (code, error) == (2, "etl.py: error: no configuration file /gone/dl.cfg")
     assert not lake.exists()
 
