@@ -120,8 +120,8 @@ class S3Server:
         return answer
 
     def make_bucket(self, name: str, region: str = "us-east-1") -> None:
-        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        self.client.create_bucket(Bucket=name, **place)
+        place: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        self.client.create_bucket(Bucket=name, **({} if region == "us-east-1" else place))
 
     def upload(self, folder: Path, bucket: str, prefix: str, acl: str = "private") -> str:
         """Copies a folder's files to below the prefix; returns its URI."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import oracle
 import pytest
-from conftest import run_etl, settings, write_lines
+from conftest import settings, write_lines
 from lakes import assert_counts_add_up, contents_of, rejected_of, tables_of
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -363,35 +363,38 @@ def test_a_file_that_cannot_be_read_fails_the_run_and_is_named(
     assert contents_of(tmp_path / "lake") == before
 
 
-@pytest.mark.parametrize(("listed", "rewritten", "read"), [("12", "3456", "345"), ("123", "4", "4")])
 def test_a_file_rewritten_after_it_was_listed_is_read_to_its_listed_length(
-    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    listed: str, rewritten: str, read: str,
-) -> None:  # fmt: skip
+    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And to the end of the line that starts there; the lines beyond come with the next run."""
-    path = source / "log_data" / "rewritten.json"
     users = [row[0] for row in oracle.read_lake(source).tables["users"]]
-    write_lines(path, *(event(userId=user) for user in listed))
     read_logs = etl.read_logs
+
+    def write(**files: str) -> None:
+        for name, letters in files.items():
+            write_lines(source / "log_data" / f"{name}.json", *(event(userId=user) for user in letters))
 
     def read_and_rewrite(spark: SparkSession, folder: str) -> DataFrame:
         rows = read_logs(spark, folder)
-        write_lines(path, *(event(userId=user) for user in rewritten))
+        write(longer="cdef", shorter="x")
         return rows
 
+    def found() -> list[str]:
+        run(spark, source, tmp_path / "lake")
+        return sorted(row[0] for row in tables_of(tmp_path / "lake")["users"])
+
+    write(longer="ab", shorter="uvw")
     monkeypatch.setattr(etl, "read_logs", read_and_rewrite)
-    run(spark, source, tmp_path / "lake")
-    assert sorted(row[0] for row in tables_of(tmp_path / "lake")["users"]) == sorted([*users, *read])
+    assert found() == sorted([*users, *"cde", "x"])
     monkeypatch.undo()
-    run(spark, source, tmp_path / "lake")
-    assert sorted(row[0] for row in tables_of(tmp_path / "lake")["users"]) == sorted([*users, *rewritten])
+    assert found() == sorted([*users, *"cdef", "x"])
 
 
-def test_a_symlink_loop_ends_and_changes_no_row(source: Path, tmp_path: Path) -> None:
+def test_a_symlink_loop_ends_and_changes_no_row(spark: SparkSession, source: Path, tmp_path: Path) -> None:
     """The files behind it are read as often as the system follows it; an event still counts once."""
     expected = oracle.read_lake(source).tables
     (source / "log_data" / "loop").symlink_to(source / "log_data")
-    run_etl("--input", source, "--output", tmp_path / "lake")
+    run(spark, source, tmp_path / "lake")
     assert tables_of(tmp_path / "lake") == expected
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import nbclient
 import nbformat
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 TABLES = ("songs", "artists", "users", "songplays", "time")
 
 # One wrong value in the first row of each table, and keys, counts and types as they should be.
@@ -51,16 +51,13 @@ def read_notebook() -> Any:
 
 def execute(notebook: Any, folder: Path, *, allow_errors: bool = False) -> Any:
     """Runs a notebook from scratch in a copy of the project, on a machine whose clock is not UTC."""
-    for name in ("etl.py", "dl.cfg"):
+    for name in ("etl.py", "laptop.py", "dl.cfg"):
         shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "queries", folder / "queries")
-    shutil.copytree(ROOT / "data", folder / "data")
+    for name in ("queries", "data"):
+        shutil.copytree(ROOT / name, folder / name)
+    resources = {"metadata": {"path": str(folder)}}
     client = nbclient.NotebookClient(
-        notebook,
-        timeout=600,
-        kernel_name="python3",
-        allow_errors=allow_errors,
-        resources={"metadata": {"path": str(folder)}},
+        notebook, timeout=600, kernel_name="python3", allow_errors=allow_errors, resources=resources
     )
     return client.execute(env=os.environ | {"TZ": "Pacific/Auckland"})
 
@@ -77,12 +74,8 @@ def texts(cell: Any) -> list[str]:
 
 
 def pictures(notebook: Any) -> dict[str, str]:
-    return {
-        cell.id: output.data["image/png"]
-        for cell in code_cells(notebook)
-        for output in cell.outputs
-        if "image/png" in output.get("data", {})
-    }
+    outputs = [(cell.id, output.get("data", {})) for cell in code_cells(notebook) for output in cell.outputs]
+    return {name: data["image/png"] for name, data in outputs if "image/png" in data}
 
 
 @pytest.fixture(scope="module")
@@ -90,25 +83,58 @@ def committed() -> Any:
     return read_notebook()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("notebook")
+def test_a_fresh_run_gives_the_committed_outputs_and_a_lake(committed: Any, tmp_path: Path) -> None:
+    fresh = execute(read_notebook(), tmp_path)  # raises at the first error
+    for now, then in zip(code_cells(fresh), code_cells(committed), strict=True):
+        assert texts(now) == texts(then), now.id
+    assert pictures(fresh).keys() == pictures(committed).keys() and len(pictures(fresh)) >= 6
+    left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
+    assert left == {"etl.py", "laptop.py", "dl.cfg", "queries", "data", "lake"}
+    assert {path.name for path in (tmp_path / "lake").iterdir()} >= {*TABLES}
 
 
-@pytest.fixture(scope="module")
-def fresh(folder: Path) -> Any:
-    """The notebook, run anew."""
-    return execute(read_notebook(), folder)  # raises at the first error
+def test_it_was_run_from_top_to_bottom_without_error_or_warning(committed: Any) -> None:
+    cells = code_cells(committed)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
 
 
-@pytest.fixture(scope="module")
-def wrong_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("wrong")
+def test_it_has_nothing_of_one_machine_or_one_run_and_is_small(committed: Any) -> None:
+    shown = [text for cell in code_cells(committed) for text in texts(cell)]
+    said = "\n".join([*(cell.source for cell in committed.cells), *shown])
+    paths = re.findall(r"(?<![\w:/.])/(?:[\w.-]+/)+[\w.-]*|file:/\S*|[A-Z]:\\\S*", said)
+    assert not paths + re.findall(r"\d{8}T\d{6}Z\S*", said)  # run ids
+    assert not [cell.id for cell in committed.cells if "execution" in cell.metadata]  # when it ran
+    assert (ROOT / "etl.ipynb").stat().st_size < 1_500_000
 
 
-@pytest.fixture(scope="module")
-def errors(wrong_folder: Path) -> dict[str, str]:
-    """The error of each cell, where every table has one wrong value; run on other folders than the usual ones."""
+def test_it_shows_the_picture_of_the_readme(committed: Any) -> None:
+    shown = base64.b64decode(pictures(committed)["picture-hours"])
+    assert (ROOT / "docs" / "plays_by_day_and_hour.png").read_bytes() == shown
+
+
+def test_it_sets_its_constants_in_one_cell(committed: Any) -> None:
+    def assigned(cell: Any) -> set[str]:
+        source = re.sub(r"^%.*", "", cell.source, flags=re.MULTILINE)
+        names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+        return {node.id for node in names if isinstance(node.ctx, ast.Store)}
+
+    first, *others = code_cells(committed)
+    assert assigned(first) == {"INPUT", "OUTPUT"}
+    assert not [cell.id for cell in others if assigned(cell) & {"INPUT", "OUTPUT"}]
+
+
+def test_it_has_a_text_before_each_step_and_an_assert_in_it(committed: Any) -> None:
+    cells = {cell.id: cell for cell in committed.cells}
+    steps = [name.removesuffix("-text") for name, cell in cells.items() if "**Rule:**" in cell.source]
+    assert {*steps} >= {"configuration", "session", "read-songs", "read-logs", *TABLES, "checks", "write", "read-back"}
+    assert [step for step in steps if "assert " not in cells[step].source] == []
+
+
+@pytest.mark.long  # a second execution of the whole notebook
+def test_a_wrong_row_fails_the_step_and_the_second_opinion_of_its_table(tmp_path: Path) -> None:
+    """Of each table one value is wrong; run on other folders than the usual ones."""
     notebook = read_notebook()
     for cell in code_cells(notebook):
         if cell.id == "constants":
@@ -117,87 +143,8 @@ def errors(wrong_folder: Path) -> dict[str, str]:
             cell.source += PLANT
         elif cell.id.startswith(("explore", "picture")):
             cell.source = "pass"
-    spoiled = execute(notebook, wrong_folder, allow_errors=True)
+    spoiled = execute(notebook, tmp_path, allow_errors=True)
     outputs = [(cell.id, output) for cell in code_cells(spoiled) for output in cell.outputs]
-    return {name: output.ename for name, output in outputs if output.output_type == "error"}
-
-
-class TestRun:
-    def test_gives_the_committed_outputs(self, fresh: Any, committed: Any) -> None:
-        for now, then in zip(code_cells(fresh), code_cells(committed), strict=True):
-            assert texts(now) == texts(then), now.id
-
-    def test_draws_the_committed_pictures(self, fresh: Any, committed: Any) -> None:
-        assert pictures(fresh).keys() == pictures(committed).keys()
-        assert len(pictures(fresh)) >= 6
-
-    def test_leaves_the_lake_and_nothing_else(self, fresh: Any, folder: Path) -> None:
-        left = {path.name for path in folder.iterdir()} - {"__pycache__"}
-        assert left == {"etl.py", "dl.cfg", "queries", "data", "lake"}
-        assert {path.name for path in (folder / "lake").iterdir()} >= {*TABLES}
-
-
-class TestCommitted:
-    def test_was_run_from_top_to_bottom(self, committed: Any) -> None:
-        cells = code_cells(committed)
-        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-
-    def test_has_no_error_and_no_warning(self, committed: Any) -> None:
-        outputs = [output for cell in code_cells(committed) for output in cell.outputs]
-        assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
-
-    def test_has_nothing_of_one_machine_or_one_run(self, committed: Any) -> None:
-        said = "\n".join(
-            [
-                *(cell.source for cell in committed.cells),
-                *(text for cell in code_cells(committed) for text in texts(cell)),
-            ]
-        )
-        paths = re.findall(r"(?<![\w:/.])/(?:[\w.-]+/)+[\w.-]*|file:/\S*|[A-Z]:\\\S*", said)
-        run_ids = re.findall(r"\d{8}T\d{6}Z\S*", said)
-        assert not paths + run_ids
-        assert not [cell.id for cell in committed.cells if "execution" in cell.metadata]  # when it ran
-
-    def test_is_small(self) -> None:
-        assert (ROOT / "etl.ipynb").stat().st_size < 1_500_000
-
-    def test_shows_the_picture_of_the_readme(self, committed: Any) -> None:
-        shown = base64.b64decode(pictures(committed)["picture-hours"])
-        assert (ROOT / "docs" / "plays_by_day_and_hour.png").read_bytes() == shown
-
-    def test_sets_its_constants_in_one_cell(self, committed: Any) -> None:
-        def assigned(cell: Any) -> set[str]:
-            source = re.sub(r"^%.*", "", cell.source, flags=re.MULTILINE)
-            names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
-            return {node.id for node in names if isinstance(node.ctx, ast.Store)}
-
-        cells = code_cells(committed)
-        assert assigned(cells[0]) == {"INPUT", "OUTPUT"}
-        assert not [cell.id for cell in cells[1:] if assigned(cell) & {"INPUT", "OUTPUT"}]
-
-    def test_has_a_text_before_each_step_and_an_assert_in_it(self, committed: Any) -> None:
-        cells = {cell.id: cell for cell in committed.cells}
-        steps = [name.removesuffix("-text") for name, cell in cells.items() if "**Rule:**" in cell.source]
-        assert set(steps) >= {
-            "configuration",
-            "session",
-            "read-songs",
-            "read-logs",
-            *TABLES,
-            "checks",
-            "write",
-            "read-back",
-        }
-        for step in steps:
-            assert "assert " in cells[step].source, step
-
-
-@pytest.mark.long  # a second execution of the whole notebook
-class TestWrongRow:
-    def test_fails_the_step_and_the_second_opinion_of_each_table(self, errors: dict[str, str]) -> None:
-        expected = {*TABLES, *(f"koalas-{name}" for name in TABLES)}
-        assert errors == dict.fromkeys(expected, "AssertionError")
-
-    def test_is_written_where_the_constants_say(self, errors: dict[str, str], wrong_folder: Path) -> None:
-        assert (wrong_folder / "elsewhere" / "lake" / "songplays").is_dir()
-        assert not (wrong_folder / "lake").exists()
+    errors = {name: output.ename for name, output in outputs if output.output_type == "error"}
+    assert errors == dict.fromkeys({*TABLES, *(f"koalas-{name}" for name in TABLES)}, "AssertionError")
+    assert (tmp_path / "elsewhere" / "lake" / "songplays").is_dir() and not (tmp_path / "lake").exists()

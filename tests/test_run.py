@@ -247,7 +247,6 @@ STARTS: dict[str, tuple[dict[str, str], int, list[str]]] = {
     "no Java on the PATH": ({"PATH": "{folder}", "JAVA_HOME": ""}, 1, ["Java 17 or newer", "apt-get install"]),
     "no Java in JAVA_HOME": ({"JAVA_HOME": "{folder}"}, 1, ["Java 17 or newer", "apt-get install", "{folder}"]),
     "a Java that is too old": ({"JAVA_HOME": "{folder}/old"}, 1, ["Java 17 or newer", "older"]),
-    "too little memory": ({"PYSPARK_SUBMIT_ARGS": "--driver-memory 9000000g pyspark-shell"}, 1, ["too little memory"]),
     "arguments without pyspark-shell": ({"PYSPARK_SUBMIT_ARGS": "--driver-memory 1g"}, 2, ["PYSPARK_SUBMIT_ARGS", "pyspark-shell"]),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ import laptop
 
 # What one run of the sample costs from S3 to S3, counted at the server.
 SAMPLE_REQUESTS = {"DELETE": 16, "GET": 174, "HEAD": 306, "LIST": 124, "LIST UPLOADS": 10, "PUT": 52, "UPLOAD": 56}
+CODES = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 PROVIDER = "fs.s3a.aws.credentials.provider"
 
 
@@ -194,84 +195,47 @@ def test_a_run_stops_in_one_line(s3: S3Server, begun: dict[str, str], name: str)
 # What stops a run before Spark starts
 
 
-@pytest.fixture
-def refuse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], s3: S3Server) -> Callable[..., str]:
-    """Runs etl.main in this process, with the environment's credentials; its error line, which comes in seconds."""
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
-
-    def run(source: str, output: str, *options: str, code: int = 1) -> str:
-        started = time.monotonic()
-        assert etl.main(["--input", source, "--output", output, *options]) == code
-        assert time.monotonic() - started < 30
-        error = capsys.readouterr().err
-        assert re.fullmatch(r"etl\.py: error: [^\n]+\n", error)
-        assert error.endswith("; the lake is unchanged\n") or code == 2
-        assert KEYS["AWS_SECRET_ACCESS_KEY"] not in error
-        return error
-
-    return run
-
-
-@pytest.mark.parametrize("missing", [0, 1, 2])
-def test_a_bucket_that_is_missing(s3: S3Server, refuse: Callable[..., str], missing: int) -> None:
-    s3.make_bucket("there")
-    uris = ["s3a://there/x"] * 3
-    uris[missing] = "s3a://not-there/y"
-    if missing != 1:
-        uris[1] = "s3a://there/lake"
-    error = refuse(uris[0], uris[1], "--report", uris[2])
-    assert "s3a://not-there/y" in error and "NoSuchBucket" in error
-
-
-@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"])
-def test_credentials_that_s3_refuses(s3: S3Server, refuse: Callable[..., str], code: str) -> None:
-    s3.before = lambda request: code
-    error = refuse("s3a://songs-in/raw", "s3a://songs-out/lake")
-    assert "s3a://songs-in/raw" in error and code in error and f"The test says {code}" in error
-
-
-def test_no_credentials_at_all(s3: S3Server, refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in KEYS:
-        monkeypatch.delenv(name)
-    s3.before = lambda request: "AccessDenied"
-    error = refuse("s3a://closed/raw", "s3a://songs-out/lake")
-    assert "no AWS credentials were found" in error and "s3a://closed/raw" in error
-
-
-@pytest.mark.parametrize("closed", ["in", "out"])
-def test_a_bucket_that_may_not_be_listed(s3: S3Server, refuse: Callable[..., str], closed: str) -> None:
-    """An output is not even tried without credentials."""
-    s3.make_bucket(f"open-but-{closed}")
-    uris = {"in": f"s3a://open-but-{closed}/raw", "out": f"s3a://open-but-{closed}/lake"}
-    uris[closed] = "s3a://closed/it"
-    s3.before = lambda request: "AccessDenied" if request.bucket == "closed" else None
-    error = refuse(uris["in"], uris["out"])
-    assert "s3a://closed/it" in error and "AccessDenied" in error and "no AWS credentials" not in error
-    assert closed == "in" or all(request.authorization for request in s3.requests)
-
-
-ENVIRONMENTS = {
-    "a server that is not there": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, 1, ["127.0.0.1:1"]),
-    "a profile that is not there": ({"AWS_PROFILE": "nobody"}, 1, ["nobody"]),
+IN, OUT = {"--input": "s3a://nowhere/x"}, {"--output": "s3a://nowhere/x"}
+ALL = {"*": "AccessDenied"}
+# The options, the environment, what S3 answers for which bucket, the exit code, and what stands in the line.
+REFUSED: dict[str, tuple[dict[str, str], dict[str, str], dict[str, str], int, list[str]]] = {
+    "no input bucket": (IN, {}, {}, 1, ["s3a://nowhere/x", "NoSuchBucket"]),
+    "no output bucket": (OUT, {}, {}, 1, ["s3a://nowhere/x", "NoSuchBucket"]),
+    "no report bucket": ({"--report": "s3a://nowhere/x"}, {}, {}, 1, ["s3a://nowhere/x", "NoSuchBucket"]),
+    "an input that nobody may list": ({}, {}, {"there": "AccessDenied"}, 1, ["s3a://there/raw", "AccessDenied"]),
+    "an output that may not be listed": (OUT, {}, {"nowhere": "AccessDenied"}, 1, ["s3a://nowhere/x", "AccessDenied"]),
+    "no credentials": ({}, dict.fromkeys(KEYS, ""), ALL, 1, ["s3a://there/raw", "no AWS credentials were found"]),
+    "a server that is not there": ({}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, {}, 1, ["127.0.0.1:1"]),
+    "a profile that is not there": ({}, {"AWS_PROFILE": "nobody"}, {}, 1, ["nobody"]),
     "certificates that Java does not read": (
-        {"AWS_ENDPOINT_URL": "https://127.0.0.1:1", "AWS_CA_BUNDLE": "/etc/own.pem"},
-        2,
-        ["AWS_CA_BUNDLE", "keytool -importcert", "/etc/own.pem", "-Djavax.net.ssl.trustStore"],
+        {}, {"AWS_ENDPOINT_URL": "https://127.0.0.1:1", "AWS_CA_BUNDLE": "/etc/own.pem"}, {},
+        2, ["AWS_CA_BUNDLE", "keytool -importcert", "/etc/own.pem", "-Djavax.net.ssl.trustStore"],
     ),
-}
+    **{code: ({}, {}, {"*": code}, 1, ["s3a://there/raw", f"The test says {code}"]) for code in CODES},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_an_environment_that_cannot_work(
-    refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_run_that_cannot_work_stops_in_seconds(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    environment, code, words = ENVIRONMENTS[name]
-    for key, value in environment.items():
+    changed, environment, answers, code, words = REFUSED[name]
+    s3.make_bucket("there")
+    s3.before = lambda request: answers.get(request.bucket, answers.get("*"))
+    for key, value in (s3.environment | environment).items():
         monkeypatch.setenv(key, value)
-    error = refuse("s3a://songs-in/raw", "s3a://songs-out/lake", code=code)
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
+    options = {"--input": "s3a://there/raw", "--output": "s3a://there/lake"} | changed
+    started = time.monotonic()
+    assert etl.main([word for option in options.items() for word in option]) == code
+    assert time.monotonic() - started < 30
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"etl\.py: error: [^\n]+\n", error)
     assert [word for word in words if word not in error] == []
+    assert code == 2 or error.endswith("; the lake is unchanged\n")
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in error
+    if name == "an output that may not be listed":  # and is not tried without credentials
+        assert all(request.authorization for request in s3.requests)
 
 
 # Where the credentials, regions and endpoints come from
