@@ -420,82 +420,69 @@ def read_logs(spark: SparkSession, folder: str) -> DataFrame:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def check_tables(
-    tables: dict[str, DataFrame], log_rows: DataFrame, partitions: dict[str, tuple[str, ...]]
-) -> dict[str, int]:
-    """Counts the rows of each table, in one pass that also proves every key and reference; else JobError.
+# What makes a key wrong, by how often its table stores it and how often others use it
+KEY_RULES = {
+    "null keys": "key IS NULL",
+    "keys that are not unique": "stored > 1",
+    "keys that songplays or the log refers to are missing": "stored = 0",
+}
+PLAY_RULES = KEY_RULES | {"plays that are not in the log": "used = 0"}
+
+
+def rules_of(table: str) -> dict[str, str]:
+    return PLAY_RULES if table == "songplays" else KEY_RULES
+
+
+def tally(stored: DataFrame, used: DataFrame) -> DataFrame:
+    """One row per key: key, stored (how often the table has it), used (how often others refer to it)."""
+    is_stored = stored.select("key", F.lit(1).alias("stored"), F.lit(0).alias("used"))
+    is_used = used.select("key", F.lit(0).alias("stored"), F.lit(1).alias("used"))
+    return (
+        is_stored.unionAll(is_used.filter("key IS NOT NULL"))  # a play may have no song
+        .groupBy("key")
+        .agg(F.sum("stored").alias("stored"), F.sum("used").alias("used"))
+    )
+
+
+def count_broken(table: str, tallied: DataFrame) -> DataFrame:
+    """One row: the table, and how many keys break each of its rules."""
+    counts = (F.count_if(F.expr(condition)).alias(rule) for rule, condition in PLAY_RULES.items())
+    return tallied.agg(F.lit(table).alias("table"), *counts)
+
+
+def hash_of(key: Column) -> Column:
+    """A key's 64-bit hash, null for null: to count these takes half the time of the keys."""
+    return F.when(key.isNotNull(), F.xxhash64(key))
+
+
+def text_of(key: Column) -> Column:
+    return key.cast("string")
+
+
+def check_tables(tables: dict[str, DataFrame], log_rows: DataFrame) -> None:
+    """Proves every key and reference of the five tables; else JobError.
 
     The rules: keys are unique and not null, songplays has one row for each distinct play of the log and no other,
     and whatever songplays refers to is there. The error names the rule, how many keys break it, and three of them.
-    Also counts the folders of each partitioned table ("songs folders") and the plays with a song ("matched").
     """
-    names = [*TABLES, *(f"{name} folders" for name in TABLES if partitions.get(name))]
-    books: list[tuple[DataFrame, dict[str, Column], dict[str, Column]]]
-    books = [(log_rows.filter(F.col("page") == PLAY_PAGE), {}, {"songplays": songplay_id()})]
-    for name, table in tables.items():
-        stored = {name: F.col(KEYS[name])}
-        if partitions.get(name):
-            stored[f"{name} folders"] = F.concat_ws("/", *partitions[name])
-        used = {dimension: F.col(KEYS[dimension]) for dimension in DIMENSIONS} if name == "songplays" else {}
-        books.append((table, stored, used))
+    log_plays = log_rows.filter(F.col("page") == PLAY_PAGE).select(songplay_id().alias("songplay_id"))
 
-    def ledger(wanted: list[str], as_key: Callable[[Column], Column]) -> DataFrame:
-        """One row per table and key: how often the table stores it, and how often others use it."""
-        parts = []
-        for frame, stored, used in books:  # each frame is read once, for all keys that its rows hold
-            entries = [
-                F.struct(
-                    F.lit(names.index(name)).alias("table"),
-                    F.when(key.isNotNull(), as_key(key)).alias("key"),
-                    F.lit(is_stored).alias("stored"),
-                    F.lit(1 - is_stored).alias("used"),
-                )
-                for is_stored, keys in ((1, stored), (0, used))
-                for name, key in keys.items()
-                if name in wanted
-            ]
-            if entries:
-                part = frame.select(F.explode(F.array(*entries)).alias("entry")).select("entry.*")
-                parts.append(part.filter("stored = 1 OR key IS NOT NULL"))  # a play may have no song
-        return (
-            reduce(DataFrame.unionAll, parts)
-            .groupBy("table", "key")
-            .agg(F.sum("stored").alias("stored"), F.sum("used").alias("used"))
-        )
+    def tally_of(name: str, as_key: Callable[[Column], Column]) -> DataFrame:
+        user, key = (log_plays if name == "songplays" else tables["songplays"]), as_key(F.col(KEYS[name]))
+        return tally(tables[name].select(key.alias("key")), user.select(key.alias("key")))
 
-    is_table = F.col("table") < len(TABLES)
-    rules = {
-        "null keys": is_table & F.col("key").isNull(),
-        "keys that are not unique": is_table & (F.col("stored") > 1),
-        "keys that songplays or the log refers to are missing": is_table & (F.col("stored") == 0),
-        "plays that are not in the log": (F.col("table") == names.index("songplays")) & (F.col("used") == 0),
-    }
-
-    def summary(per_key: DataFrame) -> dict[str, Any]:
-        found = per_key.groupBy("table").agg(
-            F.count("*").alias("keys"), F.sum("stored").alias("rows"), F.sum("used").alias("uses"),
-            *(F.count_if(is_broken).alias(rule) for rule, is_broken in rules.items()),
-        )  # fmt: skip
-        return {names[row["table"]]: row for row in found.collect()}
-
-    # Hashes of 64 bits take half the time of the keys. Where they show a fault, which may be two keys of one hash,
-    # the keys themselves decide.
-    found = summary(ledger(names, F.xxhash64))
-    if suspects := [name for name, row in found.items() if any(row[rule] for rule in rules)]:
-        by_key = ledger(suspects, lambda key: key.cast("string")).persist()
-        found |= summary(by_key)
-        for name in suspects:
-            for rule, is_broken in rules.items():
-                if found[name][rule]:
-                    broken = by_key.filter((F.col("table") == names.index(name)) & is_broken).orderBy("key").limit(3)
-                    keys = ", ".join(str(example["key"]) for example in broken.collect())
-                    raise JobError(f"check failed: {name}: {found[name][rule]:,} {rule}, for example {keys}")
-    counts = dict.fromkeys([*TABLES, "matched"], 0)
-    for name, row in found.items():
-        counts[name] = row["rows"] if name in TABLES else row["keys"]
-        if name == "songs":
-            counts["matched"] = row["uses"]
-    return counts
+    by_hash = reduce(DataFrame.unionAll, (count_broken(name, tally_of(name, hash_of)) for name in tables))
+    for found in by_hash.collect():
+        name = found["table"]
+        if not any(found[rule] for rule in rules_of(name)):
+            continue
+        by_key = tally_of(name, text_of)  # two keys may have one hash, so the keys themselves decide
+        counts = count_broken(name, by_key).collect()[0]
+        for rule, condition in rules_of(name).items():
+            if counts[rule]:
+                examples = by_key.filter(condition).orderBy("key").limit(3).collect()
+                keys = ", ".join(str(example["key"]) for example in examples)
+                raise JobError(f"check failed: {name}: {counts[rule]:,} {rule}, for example {keys}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
