@@ -1,8 +1,9 @@
 .DEFAULT_GOAL := help
-.PHONY: help java run test check notebook bench test-yarn test-reliability test-spark35 test-spark41 clean
+.PHONY: help java run queries test check notebook bench test-yarn test-reliability test-spark35 test-spark41 clean
 
 PYTHON ?= python3
 BIN := .venv/bin
+LAKE ?= lake
 JRE := openjdk-17-jre-headless
 
 help: ## this list
@@ -10,7 +11,10 @@ help: ## this list
 
 run: java .venv/run ## run the job on the sample: data/ to lake/
 	$(BIN)/python etl.py
-	$(BIN)/python queries/check.py --lake lake
+	@$(BIN)/python queries/show.py --lake lake at_a_glance weekly_listeners
+
+queries: .venv/run ## the team's questions and the lake's answers (LAKE=lake)
+	@$(BIN)/python queries/show.py --lake "$(LAKE)"
 
 test: java .venv/dev ## the tests (15 minutes on 2 slow cores)
 	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/yarn -n 2 --dist loadfile --no-loadscope-reorder

@@ -1,6 +1,6 @@
 """etl.py without its checks, all else alike: what the checks take is the difference.
 
-    python bench/unchecked.py [the options of etl.py]
+python bench/unchecked.py [the options of etl.py]
 """
 
 import sys

@@ -25,22 +25,24 @@ STYLE = {"figure.dpi": 90, "axes.spines.top": False, "axes.spines.right": False,
 
 
 Picture = Callable[[pd.DataFrame], Figure]
+PICTURES: dict[str, Picture] = {}  # by the question that each draws the answer to
 
 
-def drawn(draw: Callable[[pd.DataFrame, Figure], str]) -> Picture:
+def drawn(question: str) -> Callable[[Callable[[pd.DataFrame, Figure], str]], Picture]:
     """Makes the figure that a function draws on, with the sentence that it returns; or says that nothing is there."""
 
-    def picture(answer: pd.DataFrame) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            figure = plt.figure(figsize=(9, 4.2), layout="constrained")
-            if answer.empty:
-                sentence = f"{(draw.__doc__ or '').splitlines()[0]} There are no plays."
-            else:
-                sentence = draw(answer, figure)
-            figure.supxlabel(sentence, x=0.01, ha="left", fontsize=9, color="0.3")
-        return figure
+    def decorate(draw: Callable[[pd.DataFrame, Figure], str]) -> Picture:
+        def picture(answer: pd.DataFrame) -> Figure:
+            with matplotlib.rc_context(STYLE):
+                figure = plt.figure(figsize=(9, 4.2), layout="constrained")
+                sentence = f"{draw.__doc__} There are no plays." if answer.empty else draw(answer, figure)
+                figure.supxlabel(sentence, x=0.01, ha="left", fontsize=9, color="0.3")
+            return figure
 
-    return picture
+        PICTURES[question] = picture
+        return picture
+
+    return decorate
 
 
 def heat(axes: Axes, values: pd.DataFrame, text: str, largest: float) -> None:
@@ -67,9 +69,9 @@ def bars(axes: Axes, names: Sequence[str], values: pd.Series) -> None:
     axes.tick_params(axis="y", labelsize=8)
 
 
-@drawn
+@drawn("plays_by_weekday_and_hour")
 def weekday_and_hour(answer: pd.DataFrame, figure: Figure) -> str:
-    """Plays by weekday and hour, from plays_by_weekday_and_hour."""
+    """Plays by weekday and hour."""
     hours = answer.set_index("hour").astype(float).reindex(range(24), fill_value=0)
     by_hour, days = hours.sum(axis=1), hours.sum()
     spans = [(width, first) for width in range(1, 25) for first in range(25 - width)]
@@ -89,9 +91,9 @@ def weekday_and_hour(answer: pd.DataFrame, figure: Figure) -> str:
     return f"Mean plays in the hour of such a day. A Saturday or Sunday has {than} another day."
 
 
-@drawn
+@drawn("weekly_listeners")
 def paid_share(answer: pd.DataFrame, figure: Figure) -> str:
-    """The paid share of plays by week, from weekly_listeners."""
+    """The paid share of plays by week."""
     weeks, share = pd.to_datetime(answer["week"]), answer["paid_percent"].astype(float)
     axes = figure.subplots()
     axes.plot(range(len(weeks)), share, color=DARK, marker="o")
@@ -110,9 +112,9 @@ def paid_share(answer: pd.DataFrame, figure: Figure) -> str:
     return f"In the last week {listeners} listeners played on the paid level."
 
 
-@drawn
+@drawn("retention_by_week")
 def retention(answer: pd.DataFrame, figure: Figure) -> str:
-    """Who comes back in later weeks, from retention_by_week."""
+    """Who comes back in later weeks."""
     known = answer.filter(regex="^week_").astype(float)
     known.columns = [f"{number} later" for number in range(1, 5)]
     known.index = [
@@ -131,9 +133,9 @@ def retention(answer: pd.DataFrame, figure: Figure) -> str:
     return "Share of a first week's listeners who play again, in %. Blank: that week is after the last one of the lake."
 
 
-@drawn
+@drawn("plays_by_place")
 def places(answer: pd.DataFrame, figure: Figure) -> str:
-    """Plays and plays per listener by place, from plays_by_place."""
+    """Plays and plays per listener by place."""
     names = answer["location"].fillna("unknown").tolist()
     per_listener = answer["plays"] / answer["listeners"]
     left, right = figure.subplots(1, 2, sharey=True)
@@ -148,9 +150,9 @@ def places(answer: pd.DataFrame, figure: Figure) -> str:
     return f"The {len(names)} places with most plays. {most}"
 
 
-@drawn
+@drawn("top_songs")
 def top_songs(answer: pd.DataFrame, figure: Figure) -> str:
-    """The songs played most, from top_songs."""
+    """The songs played most."""
     first = answer.head(12)
     axes = figure.subplots()
     bars(axes, (first["title"] + ", " + first["artist"]).tolist(), first["plays"])

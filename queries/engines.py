@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parent
 
+TYPES = {table: {field.name: field.dataType.simpleString() for field in etl.TABLES[table]} for table in etl.TABLES}
+
 Answer = tuple[Sequence[str], Sequence[Sequence[Any]]]
 Query = Callable[[str], Answer]
 
@@ -60,9 +62,11 @@ def read_questions() -> list[Question]:
 
 
 def columns_of(table: str) -> str:
-    """The table's columns for a SELECT: a value of a folder's name has no type of its own."""
+    """The table's columns for a SELECT of what is stored: a value of a folder's name has no type of its own."""
     fields = etl.TABLES[table].fields
-    return ", ".join(f"CAST({field.name} AS {field.dataType.simpleString()}) AS {field.name}" for field in fields)
+    return ", ".join(
+        f"CAST(stored.{field.name} AS {field.dataType.simpleString()}) AS {field.name}" for field in fields
+    )
 
 
 def quoted(text: str) -> str:
@@ -133,7 +137,7 @@ def duckdb_engine(lake: str, config: str | None) -> Iterator[Query]:
             paths = ", ".join(map(quoted, files[table]))
             rows = f"read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false)"
             try:
-                connection.execute(f"CREATE VIEW {table} AS SELECT {columns_of(table)} FROM {rows}")
+                connection.execute(f"CREATE VIEW {table} AS SELECT {columns_of(table)} FROM {rows} AS stored")
             except duckdb.Error as error:
                 raise LakeError(f"cannot read table {table}: {etl.explain(error)}") from error
 
@@ -151,10 +155,12 @@ def spark_query(spark: SparkSession, lake: str) -> Query:
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
-    missing = []
+    session, missing = spark.newSession(), []  # with settings and views of its own
+    session.conf.set("spark.sql.session.timeZone", "UTC")
+    session.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")  # else the id 007 becomes 7
     for table in etl.TABLES:
         try:
-            rows = spark.read.parquet(f"{etl.literal(lake)}/{table}")
+            rows = session.read.parquet(f"{etl.literal(lake)}/{table}").alias("stored")
             rows.selectExpr(*columns_of(table).split(", ")).createOrReplaceTempView(table)
         except (PySparkException, Py4JError) as error:
             if not any(name in str(error) for name in ("[PATH_NOT_FOUND]", "[UNABLE_TO_INFER_SCHEMA]")):
@@ -164,7 +170,7 @@ def spark_query(spark: SparkSession, lake: str) -> Query:
 
     def query(sql: str) -> Answer:
         try:
-            answer = spark.sql(sql)
+            answer = session.sql(sql)
             return answer.columns, answer.collect()
         except (PySparkException, Py4JError) as error:
             raise LakeError(etl.explain(error)) from error
@@ -186,8 +192,6 @@ def spark_engine(lake: str, config: str | None) -> Iterator[Query]:
         aws = etl.read_config(etl.find_config(config, None))["AWS"]
         spark = laptop.create_session(etl.Settings(uri, uri, {}, aws=aws))
     try:
-        spark.conf.set("spark.sql.session.timeZone", "UTC")
-        spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")  # else the id 007 becomes 7
         yield spark_query(spark, uri)
     finally:
         spark.stop()

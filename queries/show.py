@@ -32,7 +32,7 @@ python queries/show.py --lake lake weekly_listeners         # one
 python queries/show.py --lake s3://bucket/lake              # with your AWS credentials
 ```
 
-- Times, days and weeks are UTC. A dash is null. Percentages are of 100.
+- Times, days and weeks are UTC. A dash is null. A bar of percent is drawn to 100, any other to the largest value.
 - The SQL runs unchanged on DuckDB and on Spark (`--engine spark`). For Trino, whose SQL Athena speaks, a test
   parses and plans each query in that dialect with sqlglot; none was run there.
 - `expected/` holds the sample's answers by plain Python from the raw files (`python queries/make_expected.py`).

@@ -92,9 +92,7 @@ def run_python(program: str, cwd: Path, **environment: str) -> str:
 
 
 @pytest.fixture
-def fail(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
+def fail(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs etl.main in this process and session, which it must not stop; what it printed to stderr."""
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: spark)
 
@@ -117,12 +115,17 @@ def write_lines(path: Path, *lines: object) -> Path:
     return path
 
 
+def write_small(folder: Path) -> Path:
+    """Makes an input of two songs and a play."""
+    write_lines(folder / "song_data" / "a.json", SONG, SONG | {"song_id": "SO2", "title": "Two"})
+    write_lines(folder / "log_data" / "a.json", PLAY)
+    return folder
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """An input of two songs and a play."""
-    write_lines(tmp_path / "in" / "song_data" / "a.json", SONG, SONG | {"song_id": "SO2", "title": "Two"})
-    write_lines(tmp_path / "in" / "log_data" / "a.json", PLAY)
-    return tmp_path / "in"
+    return write_small(tmp_path / "in")
 
 
 @pytest.fixture

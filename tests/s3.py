@@ -99,7 +99,7 @@ class S3Server:
         self.after: Callable[[Request], None] = lambda request: None
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        bucket, _, key = unquote(environ["PATH_INFO"]).lstrip("/").partition("/")
+        bucket, _, key = unquote(environ["PATH_INFO"].encode("latin-1").decode()).lstrip("/").partition("/")
         method, length, body = environ["REQUEST_METHOD"], int(environ.get("CONTENT_LENGTH") or 0), b""
         if method == "POST":
             body = environ["wsgi.input"].read(length)
@@ -120,8 +120,8 @@ class S3Server:
         return answer
 
     def make_bucket(self, name: str, region: str = "us-east-1") -> None:
-        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        self.client.create_bucket(Bucket=name, **place)
+        place: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        self.client.create_bucket(Bucket=name, **({} if region == "us-east-1" else place))
 
     def upload(self, folder: Path, bucket: str, prefix: str, acl: str = "private") -> str:
         """Copies a folder's files to below the prefix; returns its URI."""
@@ -134,7 +134,7 @@ class S3Server:
     def download(self, bucket: str, prefix: str, folder: Path) -> Path:
         """Copies what is below the prefix into the folder, which it empties first."""
         shutil.rmtree(folder, ignore_errors=True)
-        for key in self.keys(bucket, f"{prefix}/"):
+        for key in self.keys(bucket, prefix and f"{prefix}/"):
             path = folder / key.removeprefix(f"{prefix}/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.client.get_object(Bucket=bucket, Key=key)["Body"].read())
@@ -151,7 +151,5 @@ class S3Server:
         return [upload["Key"] for upload in found.get("Uploads", [])]
 
     def counts(self) -> dict[str, int]:
-        """The requests by verb, but for a long run's heartbeats."""
-        return dict(
-            sorted(Counter(request.verb for request in self.requests if not request.key.endswith("/heartbeat")).items())
-        )
+        """The requests by verb, but for those of the lock, which a long run renews."""
+        return dict(sorted(Counter(request.verb for request in self.requests if "_lock-" not in request.key).items()))

@@ -16,7 +16,6 @@ from pyspark.sql import DataFrame, SparkSession
 import etl
 
 WHEN = utc(2018, 11, 30, 23, 59, 59, ms=796)
-PARTITIONS = {"songs": ("year",), "time": ("year", "month"), "songplays": ("year", "month")}
 Plant = Callable[[dict[str, list[dict[str, Any]]]], None]
 
 
@@ -52,21 +51,19 @@ EVENTS = [
 IDS = ("6299eee53317749eec1a1516a38d58fb", "475656c7554a62ceae52b849fc09f989", "454c4ef46ae239320ded7625aaec141b")
 
 
-def check(spark: SparkSession, rows: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
+def check(spark: SparkSession, rows: dict[str, list[dict[str, Any]]]) -> None:
     schemas = etl.TABLES | {"log": etl.LOG_SCHEMA}
     frames = {name: make_frame(spark, schema, *rows[name]) for name, schema in schemas.items()}
-    return etl.check_tables(frames, frames.pop("log"), PARTITIONS)
+    log_rows = frames.pop("log")
+    etl.check_tables(frames, log_rows)
 
 
-def test_a_sound_model_passes_and_is_counted(spark: SparkSession) -> None:
-    assert check(spark, model()) == {
-        "songs": 2, "artists": 2, "users": 2, "time": 1, "songplays": 3, "matched": 2,
-        "songs folders": 2, "time folders": 1, "songplays folders": 1,
-    }  # fmt: skip
+def test_a_sound_model_passes(spark: SparkSession) -> None:
+    check(spark, model())
 
 
 def test_empty_tables_pass(spark: SparkSession) -> None:
-    assert check(spark, {name: [] for name in (*etl.TABLES, "log")}) == dict.fromkeys((*etl.TABLES, "matched"), 0)
+    check(spark, {name: [] for name in (*etl.TABLES, "log")})
 
 
 def repeat(table: str) -> Plant:

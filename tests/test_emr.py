@@ -84,9 +84,6 @@ def test_a_run_uploads_starts_follows_and_prints_the_report(cloud: Cloud, capsys
     assert "$4.00 an hour for 4 machines (by --price). An earlier run took 0.60 hours" in capsys.readouterr().err
 
 
-# --- failures --------------------------------------------------------------------------------------------------------
-
-
 def test_a_failed_run_waits_for_the_drivers_own_error(cloud: Cloud, capsys: Shown) -> None:
     assert run_to_failure(cloud) == 1
     shown = capsys.readouterr()
@@ -94,11 +91,8 @@ def test_a_failed_run_waits_for_the_drivers_own_error(cloud: Cloud, capsys: Show
     assert "ended as cluster TERMINATING, step FAILED" in shown.err
     assert shown.err.count("Waiting for the driver's log") == 1
     assert 420 <= cloud.clock.now < 480
-
-
-def test_the_last_attempts_driver_speaks(cloud: Cloud, capsys: Shown) -> None:
-    second = "INFO x\nTraceback (most recent call last):\nKeyError: second\nINFO bye"
-    assert cloud.run("--yes", {30: lambda: cloud.fail("java.lang.OutOfMemoryError: first", second)}) == 1
+    last = "INFO x\nTraceback (most recent call last):\nKeyError: second\nINFO bye"  # attempt
+    assert cloud.run("--yes", {30: lambda: cloud.fail("java.lang.OutOfMemoryError: first", last)}) == 1
     assert capsys.readouterr().out == "Traceback (most recent call last):\nKeyError: second\n"
 
 
@@ -122,9 +116,7 @@ def test_a_log_copied_before_the_end_is_not_taken_for_the_end(cloud: Cloud, caps
         ("CANCELLED", {}, 1, "cluster TERMINATED_WITH_ERRORS, step CANCELLED: no free addresses"),
     ],
 )
-def test_ends_without_logs_or_report(
-    step: str, answers: Any, code: int, message: str, cloud: Cloud, capsys: Shown
-) -> None:
+def test_ends_without_logs_or_report(step: str, answers: Any, code: int, message: str, cloud: Cloud, capsys: Shown) -> None:  # fmt: skip
     def end() -> None:
         cloud.becomes(step, "TERMINATED_WITH_ERRORS", "no free addresses")
         cloud.answers |= answers
@@ -155,9 +147,6 @@ def test_a_failed_job_run_shows_its_driver(cloud: Cloud, capsys: Shown) -> None:
 
     assert run_serverless(cloud, "FAILED", {30: logs}) == 1
     assert capsys.readouterr().out == "etl.py: error: all is lost\n"
-
-
-# --- a bad line to AWS -----------------------------------------------------------------------------------------------
 
 
 def test_following_survives_throttling_and_a_lost_network(cloud: Cloud, capsys: Shown) -> None:
@@ -192,13 +181,10 @@ def test_a_start_that_may_have_worked_is_never_sent_twice(answer: Any, times: in
     assert re.search(message, capsys.readouterr().err)
 
 
-# --- names, programs, signals ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("where", ["", "--cluster", "--serverless"])
 def test_the_same_name_finds_the_run_and_starts_no_second(where: str, cloud: Cloud, capsys: Shown) -> None:
-    options = {"": str, "--cluster": lambda: f"--cluster {cloud.new_cluster()}", "--serverless": cloud.new_application}
-    command = f"--yes --name night-1 --no-wait --json {options[where]()}"
+    on = {"": "", "--cluster": f"--cluster {cloud.new_cluster()}", "--serverless": cloud.new_application()}[where]
+    command = f"--yes --name night-1 --no-wait --json {on}"
     cloud.calls.clear()
     cloud.answers["ListJobRuns"] = in_turn(lambda: {"jobRuns": []})  # where moto has an error
     assert [cloud.run(command), cloud.run(command)] == [0, 0]
@@ -209,16 +195,10 @@ def test_the_same_name_finds_the_run_and_starts_no_second(where: str, cloud: Clo
     assert len([name for name in cloud.names() if name in MONEY - {"s3:PutObject"}]) == 1
 
 
-def test_upload_only_puts_the_code_in_its_place_and_starts_nothing(cloud: Cloud, capsys: Shown) -> None:
-    assert cloud.run("--upload-only --name nightly-<aws.scheduler.execution-id>") == 0
-    words = json.loads(capsys.readouterr().out)["Steps"][0]["HadoopJarStep"]["Args"]
-    assert words[-1].endswith("/nightly-<aws.scheduler.execution-id>/report.json")
-    keys = [entry["Key"] for entry in cloud.s3.list_objects_v2(Bucket="my-logs")["Contents"]]
-    assert keys == ["sparkify/nightly/dl.cfg", "sparkify/nightly/etl.py"]
-    assert set(cloud.names()) & MONEY == {"s3:PutObject"}
-
-
 def test_status_and_logs_for_people_and_programs(cloud: Cloud, capsys: Shown) -> None:
+    for identifier in ("x", "j-1/x", "j-404", "00app/00run"):
+        assert main(["status", identifier]) == 2
+        assert re.search(f"cannot find {identifier} in|'{identifier}' is no ID", capsys.readouterr().err)
     cloud.run("--yes", {15: interrupt})
     cluster, both = cloud.cluster.id, f"{cloud.cluster.id}/{cloud.step.id}"
     capsys.readouterr()
@@ -269,13 +249,8 @@ def test_a_signal_during_the_start_waits_for_the_id(number: int, code: int, clou
     signal.signal(signal.SIGINT, before)
 
 
-# --- before anything is started --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("answer", "starts"), [(None, False), ("", False), ("nope", False), ("y", True)])
-def test_nothing_starts_without_a_yes(
-    answer: str | None, starts: bool, cloud: Cloud, capsys: Shown, types: Any
-) -> None:
+def test_nothing_starts_without_a_yes(answer: str | None, starts: bool, cloud: Cloud, capsys: Shown, types: Any) -> None:  # fmt: skip
     types(answer)
     assert cloud.run("--no-wait") == (0 if starts else 2)
     shown = capsys.readouterr().err
@@ -361,12 +336,6 @@ def test_all_problems_are_shown_at_once_and_a_public_lake_can_be_meant(cloud: Cl
         assert capsys.readouterr().err.count("emr: error: ") == count
 
 
-@pytest.mark.parametrize("identifier", ["x", "j-1/x", "j-404", "00app/00run"])
-def test_an_id_that_is_none(cloud: Cloud, identifier: str, capsys: Shown) -> None:
-    assert main(["status", identifier]) == 2
-    assert re.search(rf"emr: error: (cannot find {identifier} in|'{identifier}' is no ID)", capsys.readouterr().err)
-
-
 # The rights that a call needs where they are not its own name, as the service authorization reference has them.
 START = {"iam:PassRole", *(f"elasticmapreduce:{name}" for name in ("RunJobFlow", "AddTags", "PutManagedScalingPolicy", "PutAutoTerminationPolicy"))}  # fmt: skip
 RIGHTS = {
@@ -380,12 +349,8 @@ def test_the_operators_policy_names_each_action_that_is_called_and_no_other(clou
     cloud.answers["CancelSteps"] = lambda: {"CancelStepsInfoList": []}
     on_cluster, on_application, on_subnet = f"--cluster {cloud.new_cluster()}", cloud.new_application(), private(cloud)
     cloud.calls.clear()
-    ends = [
-        run_to_success(cloud),
-        run_to_failure(cloud),
-        cloud.run("--yes", {15: terminate}),
-        cloud.run(f"--yes {on_subnet}"),
-    ]
+    ends = [run_to_success(cloud), run_to_failure(cloud), cloud.run("--yes", {15: terminate})]
+    ends += [cloud.run(f"--yes {on_subnet}")]
     ends += [cloud.run(f"--yes --name n {on}", {15: terminate}) for on in (on_cluster, on_application, "--max-hours 1")]
     ends += [run_serverless(cloud, "RUNNING", {15: terminate}), main(["status", cloud.cluster.id])]
     assert ends == [0, 1, 143, 2, 143, 2, 143, 143, 1]

@@ -19,9 +19,9 @@ import jmespath  # type: ignore[import-untyped]
 import pytest
 from botocore import xform_name
 from botocore.model import Shape
-from emr_cloud import ACCOUNT, ROOT, Cloud, actions, main, statements
+from emr_cloud import ACCOUNT, ROOT, Cloud, actions, statements
 
-from emr.__main__ import parse
+from emr.__main__ import main, parse
 
 pytest_plugins = ["emr_cloud"]
 
@@ -81,9 +81,7 @@ def serve(words: list[str], failed: list[str]) -> str:
     return shown.getvalue()
 
 
-def test_every_command_works_and_the_last_ones_leave_nothing(
-    bare_cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_works_and_the_last_ones_leave_nothing(bare_cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     bare_cloud.iam.create_user(UserName="operator")
     bare_cloud.answers |= {"AttachRolePolicy": dict, "DetachRolePolicy": dict}  # moto has no policies of AWS's own
     (tmp_path / "emr").symlink_to(ROOT / "emr")
@@ -102,6 +100,9 @@ def test_every_command_works_and_the_last_ones_leave_nothing(
     for schedule, path in zip(schedules, ("Steps", "JobDriver"), strict=True):
         request = json.loads(schedule["Target"]["Input"])
         assert "s3://my-logs/sparkify/nightly-<aws.scheduler.execution-id>/report.json" in json.dumps(request[path])
+    keys = [request["Key"] for name, request in bare_cloud.calls if name == "s3:PutObject"]
+    assert set(keys[-4:]) == {"sparkify/nightly/dl.cfg", "sparkify/nightly/etl.py"}
+    assert "emr:RunJobFlow" not in bare_cloud.names()
     left = [role["RoleName"] for role in bare_cloud.iam.list_roles()["Roles"]]
     assert [name for name in left if name.startswith("sparkify")] == []
     assert boto3.client("scheduler").list_schedules()["Schedules"] == boto3.client("events").list_rules()["Rules"] == []

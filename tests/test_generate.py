@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
+from conftest import SAMPLE as DATA
+from lakes import contents_of
 
-ROOT = Path(__file__).parents[1]
 GENERATE = ROOT / "bench" / "generate.py"
-DATA = ROOT / "data"
-SAMPLE = "--songs 80 --events 8000 --seed 2"  # what README.md says that data/ was made with
-
+SAMPLE = "--songs 80 --events 8000 --seed 2"  # what docs/development.md says that data/ was made with
+LOGS = DATA / "log_data" / "2018" / "11"
+SMALL = "--songs 3 --events 300 --seed 1 --months 3"
 Row = dict[str, Any]
 
 
@@ -26,201 +28,100 @@ def generate(out: Path, arguments: str) -> Path:
     return out
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def text_of(path: Path) -> str:
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
 
 
 def rows_of(folder: Path, pattern: str) -> list[Row]:
-    files = [path for path in sorted(folder.rglob(pattern)) if path.is_file() and "__MACOSX" not in path.parts]
+    files = [path for path in sorted(folder.rglob(pattern)) if "__MACOSX" not in path.parts]
     return [json.loads(line) for path in files for line in re.split("\r?\n", text_of(path)) if line]
 
 
-@pytest.fixture(scope="module")
-def songs() -> list[Row]:
-    return rows_of(DATA / "song_data", "TR*")
+def grouped(rows: list[Row], *names: str) -> list[list[Row]]:
+    """The rows in groups that agree in these columns."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[name] for name in names)].append(row)
+    return [*groups.values()]
 
 
-@pytest.fixture(scope="module")
-def events() -> list[Row]:
-    return rows_of(DATA / "log_data", "2018-*")
+SONGS, EVENTS = rows_of(DATA / "song_data", "TR*"), rows_of(DATA / "log_data", "2018-*")
+PLAYS = [event for event in EVENTS if event["page"] == "NextSong"]
+VISITORS = [event for event in EVENTS if event["auth"] == "Logged Out"]
+TITLES = {(song["title"], song["artist_name"]) for song in SONGS}
+KNOWN = {(song["title"], song["artist_name"], song["duration"]) for song in SONGS}
+MATCHED = [play for play in PLAYS if (play["song"], play["artist"], play["length"]) in KNOWN]
+COPIES = [rows for rows in grouped(PLAYS, "ts", "userId", "sessionId", "itemInSession") if len(rows) > 1]
+SONG_COPIES = [rows for rows in grouped(SONGS, "song_id") if len(rows) > 1]
+ARTISTS = [{row["artist_name"] for row in rows} for rows in grouped(SONGS, "artist_id")]
+LETTERS = set("".join(song["title"] + song["artist_name"] for song in SONGS))
+DAYS_LATE = {
+    int(path.name[8:10]) - 1 - (json.loads(line)["ts"] - 1_541_030_400_000) // 86_400_000
+    for path in LOGS.glob("2018-*.json")
+    for line in path.read_bytes().splitlines()
+}
+TRAPS = {
+    "copies of a song differ": SONG_COPIES and all(row != rows[0] for rows in SONG_COPIES for row in rows[1:]),
+    "a copy of a song knows its year": any({0} < {row["year"] for row in rows} for rows in SONG_COPIES),
+    "two songs share title, artist and duration": len(KNOWN) < len(grouped(SONGS, "song_id")),
+    "an artist has several names": any(f"{name} feat. " in other for names in ARTISTS for name in names for other in names),
+    "years and places are often unknown": 0.3 < sum(song["year"] == 0 for song in SONGS) / len(SONGS) < 0.6
+    and sum(song["artist_latitude"] is None for song in SONGS) > len(SONGS) / 2
+    and {"", None} < {song["artist_location"] for song in SONGS},
+    "text is in several scripts": {"é", "Т", "ί", "雨", "𝄞", '"', "\\"} <= LETTERS,
+    "as many events as asked, by 96 users": (len(EVENTS), len({event["userId"] for event in EVENTS} - {""})) == (8000, 96),
+    "most pages are plays": 0.75 < len(PLAYS) / len(EVENTS) < 0.9,
+    "visitors have no name": VISITORS and {(row["userId"], row["firstName"], row["location"]) for row in VISITORS} == {("", None, None)},
+    "levels change": sum(len({row["level"] for row in rows}) > 1 for rows in grouped(EVENTS, "userId")) >= 8,
+    "in both directions": {"Submit Upgrade", "Submit Downgrade"} <= {event["page"] for event in EVENTS},
+    "a user never plays": {event["userId"] for event in EVENTS} > {event["userId"] for event in PLAYS} | {""},
+    "a third of the plays find their song": 0.3 < len(MATCHED) / len(PLAYS) < 0.4,
+    "some find another length": sum((play["song"], play["artist"]) in TITLES for play in PLAYS) > len(MATCHED),
+    "a song is found by an artist's other name": any(" feat. " in play["artist"] for play in MATCHED),
+    "plays come twice": any(rows[0] == rows[1] for rows in COPIES),
+    "and not always alike": any(rows[0] != rows[1] for rows in COPIES),
+    "a session has two plays in a millisecond": any(len({row["itemInSession"] for row in rows}) > 1 for rows in grouped(PLAYS, "ts", "sessionId")),
+    "and so have two users": any(len({row["userId"] for row in rows}) > 1 for rows in grouped(PLAYS, "ts")),
+    "some events come a day or two late": {0, 1} <= DAYS_LATE <= {0, 1, 2},
+    "a file has Windows' line ends": b"\r\n" in (LOGS / "2018-11-05-events.json").read_bytes(),
+    "a file lacks its last one": not (LOGS / "2018-11-06-events.json").read_bytes().endswith(b"\n"),
+    "a separator that is no line end": any("\u2028" in path.read_text(encoding="utf-8") for path in LOGS.glob("2018-*.json")),
+    "a zipped file of each input": sorted(path.relative_to(DATA).parts[0] for path in DATA.rglob("*.gz")) == ["log_data", "song_data"],
+    "a song file of two lines": Counter(len(text_of(path).splitlines()) for path in DATA.rglob("TR*")) == {1: 79, 2: 1},
+    "files that are no input": len([name for name in contents_of(DATA) if re.search(r"(^|/)(\.|__)", name)]) == 5,
+}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def plays(events: list[Row]) -> list[Row]:
-    return [event for event in events if event["page"] == "NextSong"]
+@pytest.mark.parametrize("trap", TRAPS)
+def test_the_sample_has(trap: str) -> None:
+    assert TRAPS[trap]
 
 
-class TestSample:
-    def test_is_the_output_of_the_generator(self, tmp_path: Path) -> None:
-        assert contents(generate(tmp_path, SAMPLE)) == contents(DATA)
-
-    def test_the_generators_help_and_the_readme_give_its_command(self) -> None:
-        command = re.compile(rf"bench/generate\.py {SAMPLE} --out data\b")
-        assert command.search(GENERATE.read_text(encoding="utf-8"))
-        assert command.search((ROOT / "README.md").read_text(encoding="utf-8"))
-
-    def test_has_the_layout_of_the_public_data_and_is_small(self) -> None:
-        files = contents(DATA)
-        song_files = [name for name in files if re.fullmatch(r"song_data/([A-Z]/){3}TR[A-Z0-9]{16}\.json(\.gz)?", name)]
-        log_files = [name for name in files if re.fullmatch(r"log_data/2018/11/2018-11-\d\d-events\.json(\.gz)?", name)]
-        assert (len(song_files), len(log_files)) == (80, 30)
-        assert all(name.split("/")[1:4] == list(name.split("/")[4][2:5]) for name in song_files)
-        assert sum(map(len, files.values())) < 5_000_000
-
-    def test_has_one_zipped_file_of_each_input_and_one_song_file_of_two_lines(self) -> None:
-        zipped = [path.relative_to(DATA).parts[0] for path in DATA.rglob("*.gz")]
-        assert sorted(zipped) == ["log_data", "song_data"]
-        lines = Counter(len(text_of(path).splitlines()) for path in (DATA / "song_data").rglob("TR*"))
-        assert lines == {1: 79, 2: 1}
-
-    def test_has_files_that_are_no_input(self) -> None:
-        strays = {name for name in contents(DATA) if re.search(r"(^|/)(\.|__)", name)}
-        assert strays == {
-            "log_data/2018/11/.DS_Store",
-            "log_data/2018/11/._2018-11-02-events.json",
-            "log_data/__MACOSX/._2018-11-03-events.json",
-            "log_data/__MACOSX/2018-11-02-events.json",
-            "song_data/.DS_Store",
-        }
-
-    def test_has_other_line_ends_and_a_separator_that_is_none(self) -> None:
-        logs = DATA / "log_data" / "2018" / "11"
-        assert b"\r\n" in (logs / "2018-11-05-events.json").read_bytes()
-        assert not (logs / "2018-11-06-events.json").read_bytes().endswith(b"\n")
-        assert any("\u2028" in path.read_text(encoding="utf-8") for path in logs.glob("2018-*.json"))
+def test_the_sample_is_the_output_of_the_command_in_the_readme(tmp_path: Path) -> None:
+    files = contents_of(DATA)
+    assert contents_of(generate(tmp_path, SAMPLE)) == files and sum(map(len, files.values())) < 5_000_000
+    for text in (GENERATE, ROOT / "docs" / "development.md"):
+        assert re.search(rf"bench/generate\.py {SAMPLE} --out data\b", text.read_text(encoding="utf-8"))
 
 
-class TestSongs:
-    def test_copies_of_a_song_differ(self, songs: list[Row]) -> None:
-        copies = defaultdict(list)
-        for song in songs:
-            copies[song["song_id"]].append(song)
-        repeated = [rows for rows in copies.values() if len(rows) > 1]
-        assert repeated
-        assert all(row != rows[0] for rows in repeated for row in rows[1:])
-        assert any(0 in years and max(years) > 0 for years in ([row["year"] for row in rows] for rows in repeated))
-
-    def test_two_songs_share_title_artist_and_duration(self, songs: list[Row]) -> None:
-        ids = defaultdict(set)
-        for song in songs:
-            ids[song["title"], song["artist_name"], song["duration"]].add(song["song_id"])
-        assert max(map(len, ids.values())) > 1
-
-    def test_an_artist_has_several_names_and_rows_of_which_some_know_more(self, songs: list[Row]) -> None:
-        names, places = defaultdict(set), defaultdict(set)
-        for song in songs:
-            names[song["artist_id"]].add(song["artist_name"])
-            places[song["artist_id"]].add(song["artist_location"] or None)
-        assert any(f"{name} feat. " in alias for aliases in names.values() for name in aliases for alias in aliases)
-        assert any(len(known) > 1 for known in places.values())
-
-    def test_years_and_places_are_often_unknown(self, songs: list[Row]) -> None:
-        assert 0.3 < sum(song["year"] == 0 for song in songs) / len(songs) < 0.6
-        assert sum(song["artist_latitude"] is None for song in songs) > len(songs) / 2
-        assert {"", None} < {song["artist_location"] for song in songs}
-
-    def test_text_is_in_several_scripts(self, songs: list[Row]) -> None:
-        letters = set("".join(song["title"] + song["artist_name"] for song in songs))
-        assert {"é", "Т", "ί", "雨", "𝄞", '"', "\\"} <= letters
+def test_another_seed_gives_other_data_and_months_spread_the_events(tmp_path: Path) -> None:
+    one, two = generate(tmp_path / "one", SMALL), generate(tmp_path / "two", f"{SMALL} --seed 2")
+    assert contents_of(one) != contents_of(two)
+    assert len(rows_of(one / "log_data", "20*-events.json")) == 300
+    months = {path.parent.name for path in one.rglob("20*-events.json")}
+    assert months == {"11", "12", "01", "__MACOSX"}
 
 
-class TestEvents:
-    def test_are_as_many_as_asked_by_96_users_on_many_pages(self, events: list[Row]) -> None:
-        assert len(events) == 8000
-        assert len({event["userId"] for event in events} - {""}) == 96
-        pages = Counter(event["page"] for event in events)
-        assert pages.most_common(2)[0][0] == "NextSong"
-        assert 0.75 < pages["NextSong"] / len(events) < 0.9
-        assert {
-            *("Home", "Login", "Logout", "Settings", "Save Settings", "Help", "About", "Error"),
-            *("Upgrade", "Submit Upgrade", "Downgrade", "Submit Downgrade"),
-        } < set(pages)
-
-    def test_of_visitors_name_nobody(self, events: list[Row]) -> None:
-        visitors = [event for event in events if event["auth"] == "Logged Out"]
-        assert visitors
-        for event in visitors:
-            assert event["userId"] == ""
-            assert {event[name] for name in ("firstName", "lastName", "gender", "registration", "location")} == {None}
-        assert not any(event["userId"] == "" for event in events if event["auth"] == "Logged In")
-
-    def test_change_levels_in_both_directions(self, events: list[Row]) -> None:
-        levels = defaultdict(set)
-        for event in events:
-            levels[event["userId"]].add(event["level"])
-        assert sum(len(both) > 1 for user, both in levels.items() if user) >= 8
-        assert {"Submit Upgrade", "Submit Downgrade"} <= {event["page"] for event in events}
-
-    def test_have_a_user_who_never_plays(self, events: list[Row], plays: list[Row]) -> None:
-        assert {event["userId"] for event in events} - {event["userId"] for event in plays} - {""}
-
-    def test_find_about_a_third_of_the_songs(self, songs: list[Row], plays: list[Row]) -> None:
-        known = {(song["title"], song["artist_name"], song["duration"]) for song in songs}
-        titles = {known_song[:2] for known_song in known}
-        matched = [play for play in plays if (play["song"], play["artist"], play["length"]) in known]
-        assert 0.3 < len(matched) / len(plays) < 0.4
-        other_lengths = sum((play["song"], play["artist"]) in titles for play in plays) - len(matched)
-        assert other_lengths > 0
-        assert any(" feat. " in play["artist"] for play in matched)
-
-    def test_come_twice_now_and_then_and_not_always_alike(self, plays: list[Row]) -> None:
-        copies = defaultdict(list)
-        for play in plays:
-            copies[play["ts"], play["userId"], play["sessionId"], play["itemInSession"]].append(play)
-        repeated = [rows for rows in copies.values() if len(rows) > 1]
-        assert any(rows[0] == rows[1] for rows in repeated)
-        assert any(rows[0] != rows[1] for rows in repeated)
-
-    def test_share_milliseconds_within_a_session_and_between_users(self, plays: list[Row]) -> None:
-        items, users = defaultdict(set), defaultdict(set)
-        for play in plays:
-            items[play["ts"], play["sessionId"]].add(play["itemInSession"])
-            users[play["ts"]].add(play["userId"])
-        assert max(map(len, items.values())) > 1
-        assert max(map(len, users.values())) > 1
-
-    def test_some_come_a_day_or_two_late(self) -> None:
-        late = []
-        for path in (DATA / "log_data" / "2018" / "11").glob("2018-*.json"):
-            day = int(path.name[8:10])
-            stamps = [json.loads(line)["ts"] for line in path.read_bytes().splitlines()]
-            late += [day - 1 - (ts - 1_541_030_400_000) // 86_400_000 for ts in stamps]
-        assert {0, 1} <= set(late) <= {0, 1, 2}
+def test_songs_fill_as_many_folders_as_in_the_public_data(tmp_path: Path) -> None:
+    files = list((generate(tmp_path, "--songs 1490 --events 0 --seed 1") / "song_data").rglob("TR*"))  # a tenth of it
+    assert (len(files), len({path.parent for path in files})) == (1490, 141)
+    assert all([*path.parts[-4:-1]] == list(path.name[2:5]) for path in files)
 
 
-class TestGenerator:
-    def test_another_seed_gives_other_data(self, tmp_path: Path) -> None:
-        one = generate(tmp_path / "one", "--songs 30 --events 200 --seed 3")
-        two = generate(tmp_path / "two", "--songs 30 --events 200 --seed 4")
-        assert contents(one) != contents(two)
-
-    def test_months_spread_the_same_number_of_events(self, tmp_path: Path) -> None:
-        out = generate(tmp_path, "--songs 3 --events 3000 --seed 1 --months 3")
-        assert len(rows_of(out / "log_data", "20*")) == 3000
-        months = {path.parent.relative_to(out).as_posix() for path in out.rglob("20*-events.json")}
-        assert months == {"log_data/2018/11", "log_data/2018/12", "log_data/2019/01", "log_data/__MACOSX"}
-        assert len(list((out / "log_data" / "2019" / "01").iterdir())) == 31
-
-    def test_songs_fill_as_many_folders_as_in_the_public_data(self, tmp_path: Path) -> None:
-        out = generate(tmp_path, "--songs 1490 --events 0 --seed 1")  # a tenth of it
-        files = list((out / "song_data").rglob("TR*"))
-        assert (len(files), len({path.parent for path in files})) == (1490, 141)
-
-    @pytest.mark.parametrize("arguments", ["--songs 0 --events 1", "--songs 1 --events -1"])
-    def test_refuses_numbers_that_make_no_sense(self, tmp_path: Path, arguments: str) -> None:
-        command = [sys.executable, str(GENERATE), *arguments.split(), "--seed", "1", "--out", str(tmp_path)]
-        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-        assert run.returncode == 2
-        assert "need" in run.stderr
-
-    def test_leaves_older_data_alone(self, tmp_path: Path) -> None:
-        generate(tmp_path, "--songs 3 --events 10 --seed 1")
-        before = contents(tmp_path)
-        with pytest.raises(subprocess.CalledProcessError):
-            generate(tmp_path, "--songs 4 --events 10 --seed 1")
-        assert contents(tmp_path) == before
+@pytest.mark.parametrize("arguments", ["--songs 0 --events 1", "--songs 1 --events -1", "--songs 4 --events 10"])
+def test_numbers_that_make_no_sense_and_older_data_are_refused(tmp_path: Path, arguments: str) -> None:
+    before = contents_of(generate(tmp_path, SMALL))
+    with pytest.raises(subprocess.CalledProcessError):
+        generate(tmp_path if "10" in arguments else tmp_path / "new", f"{arguments} --seed 1")
+    assert contents_of(tmp_path) == before

@@ -10,17 +10,18 @@ from typing import Any
 
 import nbclient
 import nbformat
-from conftest import PLAY, ROOT, SONG, write_lines
+import pytest
+from conftest import PLAY, ROOT, write_lines, write_small
+from pictures import PICTURES
 
 TABLES = {"songs", "artists", "users", "songplays", "time"}
 KOALAS = {f"koalas-{name}" for name in TABLES}
-PICTURES = {f"picture-{name}" for name in ("hours", "paid", "retention", "places", "songs")}
+DRAWN = {f"picture-{question}" for question in PICTURES}
 
 # One wrong value in the first row of each table, and keys, counts and types as they should be.
 PLANT = """
 def plant(table, column, wrong):
     build, key = getattr(etl, f"build_{table}"), etl.KEYS[table]
-
     def build_wrong(*rows):
         built = build(*rows)
         is_first = F.col(key) == built.agg(F.min(key)).first()[0]
@@ -55,9 +56,8 @@ def execute(folder: Path, plant: str = "") -> dict[str, Any]:
     cells_of(notebook)["session"].source += plant
     if plant:
         notebook.cells = [cell for cell in notebook.cells if not cell.id.startswith("picture")]
-    resources = {"metadata": {"path": str(folder)}}
-    client = nbclient.NotebookClient(notebook, timeout=600, allow_errors=bool(plant), resources=resources)
-    return cells_of(client.execute(env=os.environ | {"TZ": "Pacific/Auckland"}))
+    client = nbclient.NotebookClient(notebook, timeout=600, allow_errors=bool(plant))
+    return cells_of(client.execute(cwd=str(folder), env=os.environ | {"TZ": "Pacific/Auckland"}))
 
 
 def said(cell: Any) -> str:
@@ -71,24 +71,24 @@ def test_gives_the_committed_outputs_and_leaves_a_lake(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "data", tmp_path / "data")
     fresh, committed = execute(tmp_path), cells_of(read_notebook())
     assert [*map(said, fresh.values())] == [*map(said, committed.values())]
-    drawn = [cells[name].outputs[0].data for cells in (fresh, committed) for name in PICTURES]
-    assert all("image/png" in data for data in drawn)
+    assert all("image/png" in cells[name].outputs[0].data for cells in (fresh, committed) for name in DRAWN)
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
     assert left == {"etl.py", "laptop.py", "dl.cfg", "docs", "queries", "data", "lake"}
     assert {path.name for path in (tmp_path / "lake").iterdir()} == {*TABLES, "_lake", "_koalas"}
 
 
 def test_holds_for_an_input_with_a_rejected_line_and_without_plays(tmp_path: Path) -> None:
-    write_lines(tmp_path / "data/song_data/a.json", SONG, SONG | {"song_id": "SO2", "title": "Two"})
+    write_small(tmp_path / "data")
     events = [PLAY | {"page": "Home", "ts": PLAY["ts"] + number} for number in range(100)]
     write_lines(tmp_path / "data/log_data/a.json", *events, PLAY | {"userId": ""})
     cells = execute(tmp_path)
     assert said(cells["rejected"]).startswith("rejected lines of the input: 1\n")
-    assert all("There are no plays." in said(cells[name]) for name in PICTURES)
+    assert all("There are no plays." in said(cells[name]) for name in DRAWN)
 
 
-def test_a_wrong_row_fails_the_step_and_the_second_opinion_of_each_table(tmp_path: Path, small: Path) -> None:
-    small.rename(tmp_path / "data")
+@pytest.mark.long  # a third execution of the notebook
+def test_a_wrong_row_fails_the_step_and_the_second_opinion_of_each_table(tmp_path: Path) -> None:
+    write_small(tmp_path / "data")
     outputs = [(name, output) for name, cell in execute(tmp_path, PLANT).items() for output in cell.outputs]
     errors = {name: output.ename for name, output in outputs if output.output_type == "error"}
     assert errors == dict.fromkeys({*TABLES, *KOALAS, "koalas-write"}, "AssertionError")

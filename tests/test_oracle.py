@@ -93,7 +93,9 @@ def test_duckdb_and_spark_read_the_same_rows_as_the_oracle(
         times = "replace (epoch_us(start_time) as start_time)" if "start_time" in columns else ""
         stored = f"select {', '.join(columns)} from read_parquet('{lake}/{name}/**/*.parquet', hive_partitioning=true)"
         in_micros = [
-            tuple(to_ms(value) * 1000 if key == "start_time" else value for key, value in zip(columns, row, strict=True))
+            tuple(
+                to_ms(value) * 1000 if key == "start_time" else value for key, value in zip(columns, row, strict=True)
+            )
             for row in expected.tables[name]
         ]
         found = duckdb.execute(f"select * {times} from ({stored})").fetchall()

@@ -110,7 +110,7 @@ def found(
         "songs": etl.build_songs(song_rows), "artists": etl.build_artists(song_rows),
         "users": etl.build_users(log_rows), "songplays": plays,
     }  # fmt: skip
-    etl.check_tables(tables | {"time": etl.build_time(plays)}, log_rows, {})
+    etl.check_tables(tables | {"time": etl.build_time(plays)}, log_rows)
     by_universe: dict[str, dict[str, list[Any]]] = {}
     for name, table in tables.items():
         for row in rows_of(table):

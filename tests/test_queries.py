@@ -1,207 +1,157 @@
-"""queries/: the expected results are right by plain Python, both engines agree with them, and a wrong lake shows."""
+"""queries/: the answers are right by plain Python on both engines, any lake's are shown, and a wrong lake is told."""
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
-import duckdb
-import pytest
-from pyspark.sql import SparkSession
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "queries"))
-
 import check
+import duckdb
+import engines
 import make_expected
+import pytest
+import show
+import sqlglot
+from pyspark.sql import SparkSession
+from s3 import S3Server
+from sqlglot import exp
+from sqlglot.optimizer import optimize
+from sqlglot.planner import Plan
 
-QUERIES = Path(__file__).parents[1] / "queries"
-NAMES = sorted(path.stem for path in QUERIES.glob("*.sql"))
+Call = Callable[..., object]
+QUERIES = engines.FOLDER
+QUESTIONS = {question.name: question for question in engines.read_questions()}
 
 
 @pytest.fixture
 def lake(sample_lake: str, tmp_path: Path) -> Path:
-    """A copy of the sample's lake, to be spoiled."""
-    return Path(shutil.copytree(sample_lake, tmp_path / "lake"))
+    """A copy of the sample's lake, to be spoiled, in a folder whose name holds wildcards."""
+    return Path(shutil.copytree(sample_lake, tmp_path / "a [1] {x,y} * lake's"))
 
 
-def a_file(lake: Path, table: str) -> Path:
-    return Path(check.parquet_files(lake / table)[0])
-
-
-def rewrite(path: Path, select: str, limit: str = "") -> None:
-    """Replaces a parquet file by the rows that the select makes of its rows."""
-    new = path.with_suffix(".new")
+def rewrite(lake: Path, table: str, select: str, which: str = "", to: str = "") -> None:
+    """Replaces a table by one file of the rows that the select makes of its rows."""
+    new = lake / "new.parquet"
     with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        rows = f"FROM read_parquet('{path}', hive_partitioning = false)"
-        connection.execute(f"COPY ({select} {rows} {limit}) TO '{new}' (FORMAT parquet)")
-    new.replace(path)
+        files = [str(path) for path in (lake / table).rglob("*.parquet")]
+        rows = f"FROM read_parquet($files, hive_partitioning = true) {which}"
+        connection.execute(f"COPY ({select} {rows}) TO $new (FORMAT parquet)", {"files": files, "new": str(new)})
+    shutil.rmtree(lake / table)
+    (lake / table / to).mkdir(parents=True)
+    new.rename(lake / table / to / new.name)
 
 
-class TestExpected:
-    def test_is_what_plain_python_makes_of_the_raw_files(self, tmp_path: Path) -> None:
+class TestQuestions:
+    def test_the_expected_answers_are_those_of_plain_python(self, tmp_path: Path) -> None:
         assert make_expected.main(["--out", str(tmp_path)]) == 0
-        made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
-        kept = {path.name: path.read_text(encoding="utf-8") for path in (QUERIES / "expected").iterdir()}
+        folders = (tmp_path, QUERIES / "expected")
+        made, kept = ({path.name: path.read_text("utf-8") for path in folder.iterdir()} for folder in folders)
         assert made == kept
+        assert kept.keys() == {f"{name}.csv" for name in QUESTIONS} | {"sample.json"}
 
-    def test_is_there_for_each_of_at_least_ten_queries(self) -> None:
-        assert len(NAMES) >= 10
-        assert sorted(path.stem for path in (QUERIES / "expected").iterdir()) == NAMES
-
-    @pytest.mark.parametrize("name", NAMES)
-    def test_has_rows_and_its_query_says_the_question(self, name: str) -> None:
-        assert len(check.read_expected(name)) > 1
-        first_line = (QUERIES / f"{name}.sql").read_text(encoding="utf-8").splitlines()[0]
-        assert first_line.startswith("-- ")
-        assert first_line.endswith("?")
-
-    def test_uses_every_table(self) -> None:
-        words = set(" ".join((QUERIES / f"{name}.sql").read_text(encoding="utf-8") for name in NAMES).split())
-        assert set(check.TABLES) < words
+    @pytest.mark.parametrize("name", QUESTIONS)
+    def test_trino_plans_a_question_that_the_sample_answers(self, name: str) -> None:
+        columns, *rows = check.read_expected(name)
+        assert QUESTIONS[name].text.endswith("?") and QUESTIONS[name].bar in {"", *columns} and rows
+        tree = sqlglot.parse_one(QUESTIONS[name].sql, read="trino")
+        assert not list(tree.find_all(exp.Anonymous, exp.Command)), "a function that Trino does not have"
+        plan = Plan(optimize(tree, schema={**engines.TYPES}, dialect="trino"))
+        assert [column.alias_or_name for column in plan.root.projections] == columns
 
 
 class TestEngines:
-    def test_duckdb_agrees(self, sample_lake: str) -> None:
-        run = subprocess.run(
-            [sys.executable, str(QUERIES / "check.py"), "--lake", sample_lake],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        *lines, last = run.stdout.splitlines()
-        assert (run.returncode, run.stderr) == (0, "")
-        assert [line.split()[2] for line in lines if line.startswith("as expected ")] == NAMES
-        assert last == f"{len(NAMES)} of {len(NAMES)} queries as expected"
-
-    def test_spark_agrees(self, sample_lake: str) -> None:
-        run = subprocess.run(
-            [sys.executable, str(QUERIES / "check.py"), "--lake", sample_lake, "--engine", "spark"],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=400,
-            env={**os.environ, "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1"},  # half the time, for a run this short
-        )
-        assert run.returncode == 0, run.stdout + run.stderr
-        assert run.stdout.splitlines()[-1] == f"{len(NAMES)} of {len(NAMES)} queries as expected"
-
-    def test_files_that_spark_does_not_read_are_not_read_by_duckdb(self, lake: Path) -> None:
-        play = a_file(lake, "songplays")
-        for hidden in (lake / "songplays" / "_temporary" / "0", play.parent / ".staging"):
-            hidden.mkdir(parents=True)
+    @pytest.mark.parametrize("engine", ["duckdb", "spark"])
+    def test_agree_with_the_expected_answers_while_a_run_writes(self, engine: str, lake: Path) -> None:
+        play = next((lake / "songplays").rglob("*.parquet"))
+        for hidden in (lake / "songplays" / "_temporary" / "0" / "a.parquet", play.with_name(f".{play.name}")):
+            hidden.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(play, hidden)
-        shutil.copy(play, play.with_name(f".{play.name}"))
-        (play.parent / f".{play.name}.crc").write_bytes(b"crc")
-        assert check.main(["--lake", lake.as_uri()]) == 0
+        command = [sys.executable, str(QUERIES / "check.py"), "--lake", str(lake), "--engine", engine]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[-1] == f"{len(QUESTIONS)} of {len(QUESTIONS)} queries as expected"
+
+    def test_duckdb_reads_s3_with_nothing_to_download(self, lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with S3Server() as server:
+            server.make_bucket("lakes", "eu-west-1")
+            for name, value in server.environment.items():
+                monkeypatch.setenv(name, value)
+            assert check.main(["--lake", server.upload(lake, "lakes", "a b/lake")]) == 0
+
+    def test_read_a_table_without_rows_and_an_id_of_digits_alike(self, spark: SparkSession, lake: Path) -> None:
+        rewrite(lake, "songplays", "SELECT *", "LIMIT 0")
+        rewrite(lake, "songs", "SELECT * EXCLUDE (artist_id)", "WHERE year = 1994 LIMIT 1", to="artist_id=007")
+        sql = "SELECT artist_id, year, (SELECT COUNT(*) FROM songplays) AS plays FROM songs"
+        with engines.duckdb_engine(str(lake), None) as query:
+            answers = [query(sql)[1], engines.spark_query(spark, str(lake))(sql)[1]]
+        assert [list(map(tuple, answer)) for answer in answers] == [[("007", 1994, 0)]] * 2
+
+
+class TestShow:
+    def test_the_readme_is_its_answers_to_all_questions_in_three_seconds(self, sample_lake: str) -> None:
+        began = time.monotonic()
+        command = [sys.executable, str(QUERIES / "show.py"), "--lake", sample_lake, "--markdown"]
+        assert subprocess.check_output(command, text=True) == (QUERIES / "README.md").read_text("utf-8")
+        assert time.monotonic() - began < 3
+
+    def test_a_lake_without_plays_has_answers_too(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rewrite(lake, "songplays", "SELECT *", "LIMIT 0")
+        assert show.main(["--lake", str(lake)]) == 0
+        assert f"## {QUESTIONS['plays_by_hour'].text}\n\nNo rows.\n" in capsys.readouterr().out
+
+    def test_a_table_has_bars_to_scale_and_says_null_and_what_it_leaves_out(self) -> None:
+        rows = [(date(2018, 11, 1), "a|b", 4, Decimal("1.0")), (None, "c", 2, None)]
+        few = show.as_table((["day", "name", "plays", "share"], rows), "plays").splitlines()
+        assert few[2] == f"| 2018-11-01 | a\\|b |     4 |   1.0 | {'█' * 20} |"
+        assert few[3] == f"| –          | c    |     2 |     – | {'█' * 10:<20} |"
+        many = show.as_table((["plays"], [(number,) for number in range(40)]), "")
+        assert many.endswith("\n\n40 rows, 30 in the middle left out.")
 
 
 class TestWrongLake:
-    def differing(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> set[str]:
-        assert check.main(["--lake", str(lake)]) == 1
-        return {line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("DIFFERENT ")}
-
-    def test_one_play_too_many_shows(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        play = a_file(lake, "songplays")
-        more = play.with_name(f"more-{play.name}")
-        shutil.copy(play, more)
-        rewrite(more, "SELECT * REPLACE ('x' AS songplay_id)", "LIMIT 1")
-        assert {"plays_by_day", "plays_by_hour", "plays_by_place"} <= self.differing(lake, capsys)
-
-    def test_one_wrong_level_shows(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        rewrite(
-            a_file(lake, "users"),
-            "SELECT * REPLACE (CASE WHEN user_id = '62' THEN 'free' ELSE level END AS level)",
-        )
-        assert self.differing(lake, capsys) == {"most_active_users"}
-
-    def test_the_difference_is_shown(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        rewrite(a_file(lake, "users"), "SELECT * REPLACE (NULL::VARCHAR AS gender)")
-        assert check.main(["--lake", str(lake)]) == 1
-        shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
-        header, *expected = check.read_expected("plays_by_gender")
-        assert header[0] == "gender"
-        assert {"-" + ", ".join(row) for row in expected} < set(shown)
-        assert any(line.startswith("+NULL, free, ") for line in shown)
-        assert shown[-1] == f"{len(NAMES) - 1} of {len(NAMES)} queries as expected"
-
-    def test_times_of_another_zone_show(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        rewrite(a_file(lake, "time"), "SELECT * REPLACE (CAST((hour + 1) % 24 AS INTEGER) AS hour)")
-        assert self.differing(lake, capsys) == {"plays_by_hour"}
-
-    def test_a_query_that_fails_is_named_and_the_others_still_run(
+    def test_wrong_values_show_in_the_questions_that_ask_for_them(
         self, lake: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        rewrite(a_file(lake, "songplays"), "SELECT * REPLACE (start_time::VARCHAR || '!' AS start_time)")
+        rewrite(lake, "users", "SELECT * REPLACE (CASE user_id WHEN '62' THEN 'free' ELSE level END AS level)")
+        rewrite(lake, "time", "SELECT * REPLACE (CAST((hour + 1) % 24 AS INT) AS hour)")
         assert check.main(["--lake", str(lake)]) == 1
-        out = capsys.readouterr().out
-        assert "FAILED       session_length: " in out
-        assert "as expected  top_songs" in out
+        lines = capsys.readouterr().out.splitlines()
+        different = " ".join(line.split()[1] for line in lines if line.startswith("DIFFERENT "))
+        assert different == "most_active_users plays_by_hour plays_by_weekday_and_hour"
+        assert any(line.startswith("    -") for line in lines) and any(line.startswith("    +") for line in lines)
 
+    def test_another_lake_has_nothing_to_compare(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        first = json.loads((QUERIES / "expected" / "sample.json").read_text("utf-8"))["songplay_id"]
+        rewrite(lake, "songplays", "SELECT *", f"WHERE songplay_id <> '{first}'")
+        assert check.main(["--lake", str(lake)]) == 2
+        assert capsys.readouterr().out.startswith(f"nothing to compare: {lake} is not a lake of the sample")
 
-class TestBadLake:
-    def error(self, lake: Path | str, capsys: pytest.CaptureFixture[str]) -> str:
-        assert check.main(["--lake", str(lake)]) == 1
-        shown = capsys.readouterr()
-        assert shown.out == ""
-        assert shown.err.count("\n") == 1
-        return shown.err.strip()
-
-    def test_no_lake(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        lake = tmp_path / "none"
-        message = f"check.py: error: {lake} holds no tables; write them with: python etl.py --output {lake}"
-        assert self.error(lake, capsys) == message
-
-    def test_empty_lake(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        for table in check.TABLES:
-            (tmp_path / table).mkdir()
-        assert "holds no tables" in self.error(tmp_path, capsys)
-
-    def test_missing_table(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        shutil.rmtree(lake / "users")
-        assert self.error(lake, capsys) == f"check.py: error: {lake} has no table users: no parquet file there"
-
-    def test_missing_column(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        rewrite(a_file(lake, "artists"), "SELECT * EXCLUDE (location)")
-        message = "table artists has no column location; it has artist_id, name, latitude, longitude"
-        assert self.error(lake, capsys) == f"check.py: error: {message}"
-
-    def test_broken_file(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        a_file(lake, "artists").write_bytes(b"no parquet")
-        assert self.error(lake, capsys).startswith("check.py: error: cannot read table artists: ")
-
-    def test_remote_lake_needs_spark(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert self.error("s3a://bucket/lake", capsys).endswith("for s3a://bucket/lake add --engine spark")
-
-    def test_missing_expected_result(
-        self, sample_lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize(
+        "engine", [lambda _, lake: engines.duckdb_engine(lake, None).__enter__(), engines.spark_query]
+    )
+    @pytest.mark.parametrize(
+        ("spoil", "message"),
+        [
+            (shutil.rmtree, "holds no tables; write them with: python etl.py"),
+            (lambda lake: shutil.rmtree(lake / "artists"), "has no table artists: no parquet file there"),
+            (lambda lake: rewrite(lake, "artists", "SELECT artist_id"), "cannot read table artists: .*name"),
+            (lambda lake: (lake / "artists" / "a.parquet").write_bytes(b"no"), "cannot read table artists: "),
+        ],
+    )
+    def test_what_cannot_be_read_is_told(
+        self, engine: Call, spoil: Call, message: str, lake: Path, spark: SparkSession
     ) -> None:
-        (tmp_path / "new.sql").write_text("-- What is new?\nSELECT 1", encoding="utf-8")
-        monkeypatch.setattr(check, "FOLDER", tmp_path)
-        assert "new.csv is missing in queries/expected" in self.error(sample_lake, capsys)
+        spoil(lake)
+        with pytest.raises(engines.LakeError, match=message):
+            engine(spark, str(lake))
 
-    def test_duckdb_not_installed(
-        self, sample_lake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setitem(sys.modules, "duckdb", None)
-        assert "pip install -r queries/requirements.txt" in self.error(sample_lake, capsys)
-
-
-class TestBadLakeOnSpark:
-    def test_empty_lake(self, spark: SparkSession, tmp_path: Path) -> None:
-        with pytest.raises(check.CheckError, match="holds no tables"):
-            check.spark_query(spark, str(tmp_path))
-
-    def test_missing_table(self, spark: SparkSession, lake: Path) -> None:
-        shutil.rmtree(lake / "users")
-        with pytest.raises(check.CheckError, match="has no table users"):
-            check.spark_query(spark, str(lake))
-
-    def test_missing_column(self, spark: SparkSession, lake: Path) -> None:
-        rewrite(a_file(lake, "artists"), "SELECT * EXCLUDE (location)")
-        with pytest.raises(check.CheckError, match=r"^table artists has no column location; it has artist_id"):
-            check.check_columns(check.spark_query(spark, str(lake)))
+    def test_an_error_is_one_line(self, sample_lake: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert show.main(["--lake", sample_lake, "nix"]) == 1
+        assert capsys.readouterr().err.startswith("show.py: error: no question nix; there are at_a_glance, devices, ")

@@ -189,7 +189,9 @@ def assert_one_line(error: str, *words: object) -> None:
 
 
 def test_a_missing_input_leaves_nothing(fail: Callable[..., str], tmp_path: Path) -> None:
-    assert_one_line(fail("--input", tmp_path / "none", "--output", tmp_path / "a" / "lake"), tmp_path / "none", "unchanged")
+    assert_one_line(
+        fail("--input", tmp_path / "none", "--output", tmp_path / "a" / "lake"), tmp_path / "none", "unchanged"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -245,7 +247,6 @@ STARTS: dict[str, tuple[dict[str, str], int, list[str]]] = {
     "no Java on the PATH": ({"PATH": "{folder}", "JAVA_HOME": ""}, 1, ["Java 17 or newer", "apt-get install"]),
     "no Java in JAVA_HOME": ({"JAVA_HOME": "{folder}"}, 1, ["Java 17 or newer", "apt-get install", "{folder}"]),
     "a Java that is too old": ({"JAVA_HOME": "{folder}/old"}, 1, ["Java 17 or newer", "older"]),
-    "too little memory": ({"PYSPARK_SUBMIT_ARGS": "--driver-memory 9000000g pyspark-shell"}, 1, ["too little memory"]),
     "arguments without pyspark-shell": ({"PYSPARK_SUBMIT_ARGS": "--driver-memory 1g"}, 2, ["PYSPARK_SUBMIT_ARGS", "pyspark-shell"]),
 }  # fmt: skip
 
@@ -257,7 +258,7 @@ def test_a_java_that_does_not_start(tmp_path: Path, start: str) -> None:
     java.write_text(OLD_JAVA)
     java.chmod(0o755)
     environment, code, words = STARTS[start]
-    given = {name: value.format(folder=tmp_path) for name, value in environment.items()}
+    given: dict[str, Any] = {name: value.format(folder=tmp_path) for name, value in environment.items()}
     done = run_etl("--output", tmp_path / "lake", check=False, **given)
     assert done.returncode == code
     assert_one_line(done.stderr, *(word.format(folder=tmp_path) for word in words))

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import oracle
 import pytest
-from conftest import SAMPLE, run_etl
+from conftest import PLAY, SAMPLE, run_etl, run_python, write_lines, write_small
 from lakes import contents_of, some_of_sample, tables_of
+from pyspark.sql import SparkSession
 from s3 import KEYS, Request, S3Server
 
 import etl
+import laptop
 
 # What one run of the sample costs from S3 to S3, counted at the server.
-SAMPLE_REQUESTS = {
-    "DELETE": 16,
-    "GET": 143,
-    "HEAD": 154,
-    "LIST": 102,
-    "LIST UPLOADS": 10,
-    "PUT": 63,
-    "UPLOAD": 56,
-}
+SAMPLE_REQUESTS = {"DELETE": 16, "GET": 174, "HEAD": 306, "LIST": 124, "LIST UPLOADS": 10, "PUT": 52, "UPLOAD": 56}
+CODES = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 PROVIDER = "fs.s3a.aws.credentials.provider"
 
 
@@ -49,6 +45,7 @@ def fresh(s3: S3Server) -> None:
 class Run:
     done: subprocess.CompletedProcess[str]
     report: dict[str, Any]
+    source: Path
     requests: list[Request]
     counts: dict[str, int]
 
@@ -58,51 +55,46 @@ class Run:
 
 @pytest.fixture(scope="module")
 def s3_run(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The sample, from a bucket in Ireland to an empty one in Oregon, with the environment's credentials."""
-    report = tmp_path_factory.mktemp("s3") / "report.json"
-    s3.make_bucket("songs-in", "eu-west-1")
-    s3.make_bucket("songs-out", "us-west-2")
-    s3.upload(SAMPLE, "songs-in", "raw")
+    """The sample and a file with a name beyond ASCII, from a bucket in Ireland to the root of an empty one in Oregon."""
+    source = tmp_path_factory.mktemp("s3") / "in"
+    some_of_sample(SAMPLE, source, slice(None), slice(None))
+    write_lines(source / "log_data" / "Ж 雨 é.json", PLAY)
+    for bucket, region in REGIONS.items():
+        s3.make_bucket(bucket, region)
+    s3.upload(source, "songs-in", "raw")
     s3.requests.clear()
-    done = run_etl(
-        "--input", "s3a://songs-in/raw", "--output", "s3a://songs-out/lake", "--report", report, **s3.environment
-    )
-    return Run(done, json.loads(report.read_text()), list(s3.requests), s3.counts())
+    uris = ("--input", "s3a://songs-in/raw", "--output", "s3a://songs-out", "--report", "s3a://reports/of/r.json")
+    done = run_etl(*uris, LC_ALL="C", **s3.environment)
+    requests, counts = list(s3.requests), s3.counts()
+    report = json.loads(s3.client.get_object(Bucket="reports", Key="of/r.json")["Body"].read())
+    return Run(done, report, source, requests, counts)
+
+
+REGIONS = {"songs-in": "eu-west-1", "songs-out": "us-west-2", "reports": "us-east-2"}
 
 
 def test_from_s3_to_s3_as_the_oracle_says(s3: S3Server, s3_run: Run, tmp_path: Path) -> None:
-    assert tables_of(s3.download("songs-out", "lake", tmp_path)) == oracle.read_lake(SAMPLE).tables
-    assert s3_run.done.stderr == ""
+    assert tables_of(s3.download("songs-out", "", tmp_path)) == oracle.read_lake(s3_run.source).tables
+    assert (s3_run.done.stderr, s3_run.report["output"]) == ("", "s3a://songs-out")
 
 
 def test_nothing_else_is_left_in_the_bucket(s3: S3Server, s3_run: Run) -> None:
-    run_id = s3_run.report["run_id"]
-    own = re.compile(rf"lake/(\w+/([a-z_]+=[^/]+/)*part-\d{{5}}-[0-9a-f-]{{36}}[.-]\S+\.parquet|_runs/{run_id}/[\w.]+)")
+    part = rf"part-{s3_run.report['run_id']}-\d{{5}}-[0-9a-f-]{{36}}[.-]\S+\.parquet"
+    own = re.compile(rf"\w+/([a-z_]+=[^/]+/)*{part}|_lake")
     assert [key for key in s3.keys("songs-out") if not own.fullmatch(key)] == []
     assert s3.uploads("songs-out") == []
 
 
-def test_the_input_bucket_is_only_read(s3_run: Run) -> None:
-    assert {request.method for request in s3_run.requests if request.bucket == "songs-in"} == {"GET", "HEAD"}
-
-
-def test_each_bucket_is_asked_in_its_own_region(s3_run: Run) -> None:
-    regions = {"songs-in": "eu-west-1", "songs-out": "us-west-2"}
+def test_each_bucket_is_asked_in_its_own_region_and_the_input_only_read(s3_run: Run) -> None:
     data = [request for request in s3_run.requests if request.key]
-    assert {(request.bucket, request.region) for request in data} == set(regions.items())
+    assert {(request.bucket, request.region) for request in data} == set(REGIONS.items())
+    assert {request.method for request in s3_run.requests if request.bucket == "songs-in"} == {"GET", "HEAD"}
 
 
 def test_each_input_file_is_read_once(s3_run: Run) -> None:
     read = [request.key for request in s3_run.requests if request.bucket == "songs-in" and request.verb == "GET"]
-    files = [f"raw/{path.relative_to(SAMPLE)}" for path in oracle.input_files(SAMPLE)]
+    files = [f"raw/{path.relative_to(s3_run.source)}" for path in oracle.input_files(s3_run.source)]
     assert sorted(read) == sorted(files)
-
-
-def test_the_report_counts_the_requests(s3_run: Run) -> None:
-    shown = s3_run.report["s3_requests"]
-    assert shown["GET"] == s3_run.counts["GET"]
-    line = "S3 requests: " + ", ".join(f"{kind} {count:,}" for kind, count in shown.items())
-    assert line in s3_run.done.stdout.splitlines()
 
 
 def test_s3_requests_do_not_rise(s3_run: Run) -> None:
@@ -113,15 +105,13 @@ def test_s3_requests_do_not_rise(s3_run: Run) -> None:
 
 def test_from_local_files_over_a_lake_on_s3(s3: S3Server, s3_run: Run, tmp_path: Path) -> None:
     """Spelled s3://, with the keys of dl.cfg."""
-    source = some_of_sample(SAMPLE, tmp_path / "in")
-    before = contents_of(source)
-    config = tmp_path / "dl.cfg"
+    source, config = some_of_sample(SAMPLE, tmp_path / "in"), tmp_path / "dl.cfg"
+    before, old = contents_of(source), {key for key in s3.keys("songs-out") if key != "_lake"}
     aws = "".join(f"{key} = {value}\n" for key, value in (s3.environment | {"AWS_ACCESS_KEY_ID": "AKIACONFIG"}).items())
-    config.write_text(f"[AWS]\n{aws}[PATHS]\nINPUT_DATA = in\nOUTPUT_DATA = s3://songs-out/lake/\n")
-    old = set(s3.keys("songs-out"))
+    config.write_text(f"[AWS]\n{aws}[PATHS]\nINPUT_DATA = in\nOUTPUT_DATA = s3://songs-out/\n")
     s3.requests.clear()
     run_etl("--config", config, AWS_ACCESS_KEY_ID="AKIAENV", AWS_SECRET_ACCESS_KEY="other")
-    assert tables_of(s3.download("songs-out", "lake", tmp_path / "lake")) == oracle.read_lake(source).tables
+    assert tables_of(s3.download("songs-out", "", tmp_path / "lake")) == oracle.read_lake(source).tables
     assert {request.access_key for request in s3.requests} == {"AKIACONFIG"}
     assert old and not old & set(s3.keys("songs-out"))
     assert contents_of(source) == before
@@ -129,154 +119,160 @@ def test_from_local_files_over_a_lake_on_s3(s3: S3Server, s3_run: Run, tmp_path:
 
 def test_a_public_input_bucket_and_a_local_lake(s3: S3Server, tmp_path: Path) -> None:
     """A profile's credentials that have no right to the bucket: it is read without any."""
-    source = some_of_sample(SAMPLE, tmp_path / "in")
+    source = write_small(tmp_path / "in")
     (tmp_path / "config").write_text("[profile me]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = secret\n")
     s3.make_bucket("public-songs", "us-west-2")
     s3.upload(source, "public-songs", "raw", acl="public-read")
     s3.before = lambda request: "AccessDenied" if request.authorization else None
-    run_etl(
-        "--input", "s3://public-songs/raw", "--output", tmp_path / "lake",
-        AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_PROFILE="me", AWS_ENDPOINT_URL=s3.url,
-    )  # fmt: skip
+    profile: dict[str, Any] = {
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_PROFILE": "me",
+        "AWS_ENDPOINT_URL": s3.url,
+    }
+    run_etl("--input", "s3://public-songs/raw", "--output", tmp_path / "lake", **profile)
     assert tables_of(tmp_path / "lake") == oracle.read_lake(source).tables
     assert s3.requests[0].access_key == "AKIAPROFILE"
     assert {request.authorization for request in s3.requests if request.key} == {""}
 
 
-@pytest.mark.parametrize(("method", "bucket"), [("GET", "in"), ("PUT", "out")])
-def test_a_right_that_only_the_run_misses(s3: S3Server, tmp_path: Path, method: str, bucket: str) -> None:
-    """The buckets may be listed, but objects not read or written: one line, no minutes of retries."""
-    for name in (f"{method.lower()}-in", f"{method.lower()}-out"):
-        s3.make_bucket(name)
-    s3.upload(some_of_sample(SAMPLE, tmp_path), f"{method.lower()}-in", "raw")
-    refused = f"{method.lower()}-{bucket}"
-    s3.before = lambda request: "AccessDenied" if (request.verb, request.bucket) == (method, refused) else None
+def test_a_report_on_s3_of_local_files(s3: S3Server, tmp_path: Path) -> None:
+    s3.make_bucket("far-reports", "ap-south-1")
+    paths = ("--input", write_small(tmp_path / "in"), "--output", tmp_path / "lake")
+    run_etl(*paths, "--report", "s3://far-reports/r.json", **s3.environment)
+    report = json.loads(s3.client.get_object(Bucket="far-reports", Key="r.json")["Body"].read())
+    assert (report["state"], report["output"]) == ("done", f"file://{tmp_path}/lake")
+
+
+# What stops a run that has begun; in one session, which is at the buckets' place
+
+SEVERAL_RUNS = """
+import json, os, sys, etl, laptop
+laptop.create_session(etl.make_settings(etl.parse_options(["--input", "s3a://begun-in", "--output", "s3a://begun-out"])))
+os.dup2(1, 2)
+for name in json.loads(os.environ["RUNS"]):
+    code = etl.main(["--input", "s3a://begun-in/" + name, "--output", "s3a://begun-out/" + name])
+    print("exit", code, "of", name, flush=True)
+"""
+BEGUN = {  # what stands in its one line
+    "two-keys": ["s3a://begun-in/two-keys/log_data/2018/a.json", "slashes"],
+    "one-key": ["log_data/", "a.json"],
+    "no-get": ["s3a://begun-in/no-get/", "403"],
+    "no-put": ["s3a://begun-out/no-put/", "403"],
+}
+
+
+@pytest.fixture(scope="module")
+def begun(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the runs printed that find keys with two slashes, or a right to list but not to read or write."""
+    folder = tmp_path_factory.mktemp("begun")
+    for bucket in ("begun-in", "begun-out"):
+        s3.make_bucket(bucket)
+    for name in BEGUN:
+        s3.upload(write_small(folder / name), "begun-in", name)
+    for name, keys in {"two-keys": ("2018/a.json", "2018//a.json"), "one-key": ("2018//a.json",)}.items():
+        for number, key in enumerate(keys):
+            line = json.dumps(PLAY | {"itemInSession": number}) + "\n"
+            s3.client.put_object(Bucket="begun-in", Key=f"{name}/log_data/{key}", Body=line * (number + 1))
+    refused = {("GET", "begun-in", "no-get"), ("PUT", "begun-out", "no-put")}
+    s3.before = lambda request: (
+        "AccessDenied" if (request.verb, request.bucket, request.key.partition("/")[0]) in refused else None
+    )
     started = time.monotonic()
-    done = run_etl(
-        "--input", f"s3a://{method.lower()}-in/raw", "--output", f"s3a://{method.lower()}-out/lake", check=False, **s3.environment
-    )  # fmt: skip
-    assert time.monotonic() - started < 120
-    assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"etl\.py: error: [^\n]+\n", done.stderr)
-    assert f"s3a://{refused}/" in done.stderr and "the lake is unchanged" in done.stderr
-    assert re.search("AccessDenied|Access Denied|403|Forbidden", done.stderr)
-    assert s3.keys(f"{method.lower()}-out") == []
+    printed = run_python(SEVERAL_RUNS, folder, RUNS=json.dumps([*BEGUN]), **s3.environment)
+    assert time.monotonic() - started < 240  # no minutes of retries
+    return {name: lines for lines, name in re.findall(r"((?:.*\n)*?)exit 1 of (.*)\n", printed)}
+
+
+@pytest.mark.parametrize("name", BEGUN)
+def test_a_run_stops_in_one_line(s3: S3Server, begun: dict[str, str], name: str) -> None:
+    """Where two keys differ only in slashes, one has two of them, or the right to read or to write is missing."""
+    [error] = [line for line in begun[name].splitlines() if line.startswith("etl.py: error: ")]
+    assert error == begun[name].splitlines()[-1] and error.endswith("; the lake is unchanged")
+    assert [word for word in BEGUN[name] if word not in error] == []
+    assert [key for key in s3.keys("begun-out") if key != "_lake"] == []
 
 
 # What stops a run before Spark starts
 
 
-@pytest.fixture
-def fail(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], s3: S3Server
-) -> Iterator[Callable[..., str]]:
-    """Runs etl.main in this process, with the environment's credentials; its error line, which comes in seconds."""
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def run(source: str, output: str) -> str:
-        started = time.monotonic()
-        assert etl.main(["--input", source, "--output", output]) == 1
-        assert time.monotonic() - started < 30
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert re.fullmatch(r"etl\.py: error: [^\n]+; the lake is unchanged\n", err)
-        assert KEYS["AWS_SECRET_ACCESS_KEY"] not in err
-        return err
-
-    yield run
-    signal.signal(signal.SIGTERM, handler)
+IN, OUT = {"--input": "s3a://nowhere/x"}, {"--output": "s3a://nowhere/x"}
+ALL = {"*": "AccessDenied"}
+# The options, the environment, what S3 answers for which bucket, the exit code, and what stands in the line.
+REFUSED: dict[str, tuple[dict[str, str], dict[str, str], dict[str, str], int, list[str]]] = {
+    "no input bucket": (IN, {}, {}, 1, ["s3a://nowhere/x", "NoSuchBucket"]),
+    "no output bucket": (OUT, {}, {}, 1, ["s3a://nowhere/x", "NoSuchBucket"]),
+    "no report bucket": ({"--report": "s3a://nowhere/x"}, {}, {}, 1, ["s3a://nowhere/x", "NoSuchBucket"]),
+    "an input that nobody may list": ({}, {}, {"there": "AccessDenied"}, 1, ["s3a://there/raw", "AccessDenied"]),
+    "an output that may not be listed": (OUT, {}, {"nowhere": "AccessDenied"}, 1, ["s3a://nowhere/x", "AccessDenied"]),
+    "no credentials": ({}, dict.fromkeys(KEYS, ""), ALL, 1, ["s3a://there/raw", "no AWS credentials were found"]),
+    "a server that is not there": ({}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, {}, 1, ["127.0.0.1:1"]),
+    "a profile that is not there": ({}, {"AWS_PROFILE": "nobody"}, {}, 1, ["nobody"]),
+    "certificates that Java does not read": (
+        {}, {"AWS_ENDPOINT_URL": "https://127.0.0.1:1", "AWS_CA_BUNDLE": "/etc/own.pem"}, {},
+        2, ["AWS_CA_BUNDLE", "keytool -importcert", "/etc/own.pem", "-Djavax.net.ssl.trustStore"],
+    ),
+    **{code: ({}, {}, {"*": code}, 1, ["s3a://there/raw", f"The test says {code}"]) for code in CODES},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("missing", ["input", "output"])
-def test_a_bucket_that_is_missing(s3: S3Server, fail: Callable[..., str], missing: str) -> None:
-    s3.make_bucket("there")
-    uris = ["s3a://not-there/x", "s3a://there/y"]
-    error = fail(*(uris if missing == "input" else uris[::-1]))
-    assert "s3a://not-there/x" in error and "NoSuchBucket" in error
-
-
-@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"])
-def test_credentials_that_s3_refuses(s3: S3Server, fail: Callable[..., str], code: str) -> None:
-    s3.before = lambda request: code
-    error = fail("s3a://songs-in/raw", "s3a://songs-out/lake")
-    assert "s3a://songs-in/raw" in error and code in error and f"The test says {code}" in error
-
-
-def test_a_wrong_region_is_set_right(s3: S3Server) -> None:
-    s3.make_bucket("oregon", "us-west-2")
-    s3.before = (
-        lambda request: "PermanentRedirect" if request.verb == "LIST" and request.region != "us-west-2" else None
-    )
-    conf = conf_of("s3a://oregon/raw", **s3.environment, AWS_REGION="eu-west-3")
-    assert "eu-west-3" in {request.region for request in s3.requests}
-    assert conf["fs.s3a.bucket.oregon.endpoint.region"] == "us-west-2"
-
-
-def test_an_input_that_nobody_may_list(s3: S3Server, fail: Callable[..., str]) -> None:
-    s3.before = lambda request: "AccessDenied" if request.bucket == "closed-in" else None
-    error = fail("s3a://closed-in/raw", "s3a://songs-out/lake")
-    assert "s3a://closed-in/raw" in error and "AccessDenied" in error
-
-
-def test_an_output_that_may_not_be_listed_is_not_tried_without_credentials(
-    s3: S3Server, fail: Callable[..., str]
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_run_that_cannot_work_stops_in_seconds(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    s3.make_bucket("open-in")
-    s3.before = lambda request: "AccessDenied" if request.bucket == "closed-out" else None
-    error = fail("s3a://open-in/raw", "s3a://closed-out/lake")
-    assert "s3a://closed-out/lake" in error and "AccessDenied" in error
-    assert all(request.authorization for request in s3.requests)
+    changed, environment, answers, code, words = REFUSED[name]
+    s3.make_bucket("there")
+    s3.before = lambda request: answers.get(request.bucket, answers.get("*"))
+    for key, value in (s3.environment | environment).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
+    options = {"--input": "s3a://there/raw", "--output": "s3a://there/lake"} | changed
+    started = time.monotonic()
+    assert etl.main([word for option in options.items() for word in option]) == code
+    assert time.monotonic() - started < 30
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"etl\.py: error: [^\n]+\n", error)
+    assert [word for word in words if word not in error] == []
+    assert code == 2 or error.endswith("; the lake is unchanged\n")
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in error
+    if name == "an output that may not be listed":  # and is not tried without credentials
+        assert all(request.authorization for request in s3.requests)
 
 
-def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch, fail: Callable[..., str]) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    assert "127.0.0.1:1" in fail("s3a://songs-in/raw", "s3a://songs-out/lake")
+# Where the credentials, regions and endpoints come from
 
 
-def test_a_profile_that_is_not_there(monkeypatch: pytest.MonkeyPatch, fail: Callable[..., str]) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    assert "nobody" in fail("s3a://songs-in/raw", "s3a://songs-out/lake")
+def access(*uris: str, **aws: str) -> tuple[dict[str, str], int]:
+    return laptop.s3a_access([*uris], etl.DEFAULTS["AWS"] | aws)
 
 
-# Where the credentials come from
-
-
-def conf_and_size_of(source: str, output: str = "file:///lake", **aws: str) -> tuple[dict[str, str], int]:
-    given = dict.fromkeys((*KEYS, "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL"), "") | aws
-    return etl.s3_conf(etl.Settings(source, output, {}, aws=given))
-
-
-def conf_of(source: str, output: str = "file:///lake", **aws: str) -> dict[str, str]:
-    return conf_and_size_of(source, output, **aws)[0]
-
-
-def test_local_paths_need_no_s3() -> None:
-    assert conf_of("file:///in") == {}
+def keys_of(conf: dict[str, str]) -> list[str | None]:
+    return [conf.get(f"fs.s3a.{name}") for name in ("access.key", "secret.key", "session.token")]
 
 
 def test_keys_of_dl_cfg_before_those_of_the_environment(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.make_bucket("keyed", "eu-central-1")
-    for name, value in s3.environment.items():
+    for name, value in (s3.environment | {"AWS_CA_BUNDLE": "/not/for/http"}).items():
         monkeypatch.setenv(name, value)
-    conf = conf_of(
-        "s3a://keyed/raw", AWS_ACCESS_KEY_ID="AKIACONFIG", AWS_SECRET_ACCESS_KEY="%own", AWS_SESSION_TOKEN="%token"
-    )
-    assert (conf["fs.s3a.access.key"], conf["fs.s3a.secret.key"], conf["fs.s3a.session.token"]) == (
-        "AKIACONFIG",
-        "%own",
-        "%token",
-    )
-    assert conf[PROVIDER].endswith(".TemporaryAWSCredentialsProvider")
-    conf = conf_of("s3a://keyed/raw")
-    assert (conf["fs.s3a.access.key"], conf["fs.s3a.secret.key"]) == tuple(KEYS.values())
-    assert "fs.s3a.session.token" not in conf and conf[PROVIDER].endswith(".SimpleAWSCredentialsProvider")
+    own = {"AWS_ACCESS_KEY_ID": "AKIACONFIG", "AWS_SECRET_ACCESS_KEY": "%own", "AWS_SESSION_TOKEN": "%token"}
+    conf, _ = access("s3a://keyed/raw", **own)
+    assert keys_of(conf) == [*own.values()] and conf[PROVIDER].endswith(".TemporaryAWSCredentialsProvider")
+    conf, _ = access("s3a://keyed/raw")
+    assert keys_of(conf) == [*KEYS.values(), None] and conf[PROVIDER].endswith(".SimpleAWSCredentialsProvider")
     assert conf["fs.s3a.bucket.keyed.endpoint.region"] == "eu-central-1"
     assert conf["fs.s3a.endpoint"] == s3.url
 
 
-def test_a_profile(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"), ("AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")],
+)  # fmt: skip
+def test_half_of_a_key_in_dl_cfg_is_refused(given: str, missing: str) -> None:
+    with pytest.raises(laptop.SessionError, match=missing) as raised:
+        access("s3a://any/raw", **{given: "hidden/half"})
+    assert raised.value.exit_code == 2 and "hidden/half" not in str(raised.value)
+
+
+def test_a_profile_with_its_region_and_endpoint(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     s3.make_bucket("profiled")
     (tmp_path / "config").write_text(
         "[profile me]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = mine\naws_session_token = one\nregion = eu-west-3\n"
@@ -284,50 +280,71 @@ def test_a_profile(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "me")
-    conf = conf_of("file:///in", "s3a://profiled/lake")
-    assert (conf["fs.s3a.access.key"], conf["fs.s3a.secret.key"], conf["fs.s3a.session.token"]) == (
-        "AKIAPROFILE",
-        "mine",
-        "one",
-    )
+    conf, _ = access("file:///in", "s3a://profiled/lake")
+    assert keys_of(conf) == ["AKIAPROFILE", "mine", "one"]
     assert s3.requests[0].region == "eu-west-3"
+
+
+def test_a_wrong_region_is_set_right(s3: S3Server) -> None:
+    s3.make_bucket("oregon", "us-west-2")
+    s3.before = (
+        lambda request: "PermanentRedirect" if request.verb == "LIST" and request.region != "us-west-2" else None
+    )
+    conf, _ = access("s3a://oregon/raw", **s3.environment, AWS_REGION="eu-west-3")
+    assert "eu-west-3" in {request.region for request in s3.requests}
+    assert conf["fs.s3a.bucket.oregon.endpoint.region"] == "us-west-2"
+
+
+@pytest.mark.parametrize(
+    ("url", "is_given"),
+    [
+        ("https://s3.amazonaws.com", False),
+        ("https://s3.eu-west-1.amazonaws.com", False),
+        ("https://s3.cn-north-1.amazonaws.com.cn", False),
+        ("https://bucket.vpce-0a1b-c2.s3.eu-west-1.vpce.amazonaws.com", True),
+        ("https://minio.corp:9000", True),
+    ],
+)
+def test_an_endpoint_that_is_not_awss_usual_one_is_used(url: str, is_given: bool) -> None:
+    answer = {"ResponseMetadata": {"HTTPHeaders": {"x-amz-bucket-region": "eu-west-1"}}}
+    client = SimpleNamespace(
+        meta=SimpleNamespace(endpoint_url=url, region_name="us-east-1"), head_bucket=lambda Bucket: answer
+    )
+    assert laptop.bucket_conf(client, "lake").get("fs.s3a.endpoint") == (url if is_given else None)
 
 
 def test_without_credentials_a_public_bucket_is_read(s3: S3Server) -> None:
     s3.make_bucket("open-to-all")
-    conf = conf_of("s3a://open-to-all/raw", AWS_ENDPOINT_URL=s3.url)
+    conf, _ = access("s3a://open-to-all/raw", AWS_ENDPOINT_URL=s3.url)
     assert conf[PROVIDER].endswith(".AnonymousAWSCredentialsProvider")
-    assert "fs.s3a.access.key" not in conf
-    assert {request.authorization for request in s3.requests} == {""}
+    assert keys_of(conf) == [None] * 3 and {request.authorization for request in s3.requests} == {""}
 
 
-def test_only_the_public_bucket_goes_without_credentials(s3: S3Server) -> None:
+def test_only_a_public_input_in_a_bucket_of_its_own_goes_without_credentials(s3: S3Server) -> None:
     for name in ("theirs", "ours"):
         s3.make_bucket(name)
-    s3.before = lambda request: "AccessDenied" if request.bucket == "theirs" and request.authorization else None
-    conf = conf_of("s3a://theirs/raw", "s3a://ours/lake", **s3.environment)
+    s3.before = lambda request: (
+        "AccessDenied" if "raw/" in str(request.query.get("prefix")) and request.authorization else None
+    )
+    conf, _ = access("s3a://theirs/raw", "s3a://ours/lake", **s3.environment)
     assert conf["fs.s3a.bucket.theirs.aws.credentials.provider"].endswith(".AnonymousAWSCredentialsProvider")
     assert conf[PROVIDER].endswith(".SimpleAWSCredentialsProvider")
     assert "fs.s3a.bucket.ours.aws.credentials.provider" not in conf
-
-
-def test_one_bucket_for_both(s3: S3Server) -> None:
-    """What its owner may write must not be read without credentials."""
-    s3.make_bucket("both")
-    conf = conf_of("s3a://both/raw", "s3a://both/lake", **s3.environment)
-    assert conf[PROVIDER].endswith(".SimpleAWSCredentialsProvider")
-    assert "fs.s3a.bucket.both.aws.credentials.provider" not in conf
-    s3.before = lambda request: (
-        "AccessDenied" if request.query["prefix"][0].startswith("raw/") and request.authorization else None
-    )
-    with pytest.raises(etl.JobError, match=r"s3a://both/raw.*AccessDenied"):
-        conf_of("s3a://both/raw", "s3a://both/lake", **s3.environment)
+    with pytest.raises(laptop.SessionError, match=r"s3a://ours/raw.*AccessDenied"):
+        access("s3a://ours/raw", "s3a://ours/lake", **s3.environment)
 
 
 def test_the_inputs_size_is_told_by_its_first_files(s3: S3Server, tmp_path: Path) -> None:
     s3.make_bucket("sized")
-    source = some_of_sample(SAMPLE, tmp_path / "in")
-    s3.upload(source, "sized", "raw")
-    s3.upload(source, "sized", "lake")
-    _, size = conf_and_size_of("s3a://sized/raw", "s3a://sized/lake", **s3.environment)
+    source = write_small(tmp_path / "in")
+    for prefix in ("raw", "lake"):
+        s3.upload(source, "sized", prefix)
+    _, size = access("s3a://sized/raw", "s3a://sized/lake", **s3.environment)
     assert size == sum(map(len, contents_of(source).values()))
+
+
+def test_without_boto3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(laptop.SessionError, match=r"boto3.*pip install") as raised:
+        access("s3a://any/raw")
+    assert raised.value.exit_code == 2

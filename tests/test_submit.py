@@ -14,7 +14,7 @@ from pathlib import Path
 import oracle
 import pyspark
 import pytest
-from conftest import ROOT, SAMPLE
+from conftest import PLAY, ROOT, SAMPLE, write_lines, write_small
 from lakes import some_of_sample, tables_of
 
 SUBMIT = Path(pyspark.__file__).parent / "bin" / "spark-submit"
@@ -24,6 +24,9 @@ ENVIRONMENT_SECRETS = {"AWS_SECRET_ACCESS_KEY": "a-secret/of+the%env", "AWS_SESS
 SPARKS_OWN = re.compile(
     r"spark\.(app\.|driver\.(host|port|extraJavaOptions)|executor\.(id|extraJavaOptions)|submit\.|rdd\.|scheduler\.mode|serializer\.objectStreamReset|hadoop\.fs\.s3a\.vectored|sql\.artifact\.isolation)"
 )
+
+
+CONF = "my configuration"
 
 
 @dataclass
@@ -47,22 +50,22 @@ def submit(*arguments: object, cwd: Path, **environment: str) -> subprocess.Comp
 
 @pytest.fixture(scope="module")
 def submitted(tmp_path_factory: pytest.TempPathFactory) -> Submitted:
-    """etl.py alone in a folder, dl.cfg by --files from another one, the working folder a third; no boto3."""
+    """etl.py alone in a folder, dl.cfg by --files from another one with a blank, the working folder a third; no boto3."""
     folder = tmp_path_factory.mktemp("submit")
-    for name in ("code", "conf", "cwd", "events", "blocked"):
+    for name in ("code", CONF, "cwd", "events", "blocked"):
         (folder / name).mkdir()
     shutil.copy(ROOT / "etl.py", folder / "code")
     some_of_sample(SAMPLE, folder / "in")
     aws = "".join(f"{key} = {value}\n" for key, value in {"AWS_ACCESS_KEY_ID": "AKIACONFIG", **SECRETS}.items())
-    (folder / "conf" / "dl.cfg").write_text(
-        f"[AWS]\n{aws}[PATHS]\nINPUT_DATA = file://{folder}/in\nOUTPUT_DATA = file://{folder}/lake\n[PARTITIONS]\nSONGS =\n"
+    (folder / CONF / "dl.cfg").write_text(
+        f"[AWS]\n{aws}[PATHS]\nINPUT_DATA = ../in\nOUTPUT_DATA = file:{folder}/lake\n[PARTITIONS]\nSONGS =\n"
     )
     (folder / "blocked" / "sitecustomize.py").write_text(
         "import sys\nsys.modules.update(dict.fromkeys(['boto3', 'botocore', 'pandas', 'pyarrow', 'numpy']))\n"
     )
     given = {
         "spark.master": "local[1]",
-        "spark.files": f"file://{folder}/conf/dl.cfg",
+        "spark.files": f"file://{folder}/{CONF}/dl.cfg".replace(" ", "%20"),
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": f"file://{folder}/events",
         "spark.eventLog.compress": "false",
@@ -71,7 +74,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Submitted:
     }
     options = [f"--conf={key}={given[key]}" for key in given if key not in ("spark.master", "spark.files")]
     done = submit(
-        "--master", "local[1]", "--files", folder / "conf" / "dl.cfg", *options, folder / "code" / "etl.py",
+        "--master", "local[1]", "--files", folder / CONF / "dl.cfg", *options, folder / "code" / "etl.py",
         cwd=folder / "cwd", PYTHONPATH=str(folder / "blocked"), AWS_ACCESS_KEY_ID="AKIAENV", **ENVIRONMENT_SECRETS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -83,6 +86,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Submitted:
 def test_it_works_with_the_dl_cfg_of_files(submitted: Submitted) -> None:
     assert tables_of(submitted.folder / "lake") == oracle.read_lake(submitted.folder / "in").tables
     assert len(list((submitted.folder / "lake" / "songs").glob("*.parquet"))) == 1  # no folders, as that dl.cfg says
+    assert f"configuration: {submitted.folder}/{CONF}/dl.cfg" in submitted.done.stdout.splitlines()
     assert re.search(r"^done in \d", submitted.done.stdout, re.MULTILINE)
 
 
@@ -110,12 +114,41 @@ def test_it_leaves_nothing_in_the_working_folder(submitted: Submitted) -> None:
     assert list((submitted.folder / "cwd").iterdir()) == []
 
 
-def test_exit_codes(submitted: Submitted, tmp_path: Path) -> None:
-    """spark-submit hands the job's exit code on; the log above the one line is the platform's."""
-    master = ("--master", "local[1]", "--conf", "spark.ui.enabled=false", submitted.folder / "code" / "etl.py")
-    wrong = submit(*master, "--max-rejected", "2", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert re.search(r"^etl\.py: error: MAX_REJECTED is '2'", wrong.stdout + wrong.stderr, re.MULTILINE)
-    failed = submit(*master, "--input", f"file://{tmp_path}/none", "--output", f"file://{tmp_path}/lake", cwd=tmp_path)
-    assert failed.returncode == 1
-    assert re.search(r"^etl\.py: error: .*/none.*; the lake is unchanged$", failed.stdout + failed.stderr, re.MULTILINE)
+MASTER = ("--master", "local[1]", "--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=2")
+
+
+def test_as_shipped_it_needs_its_own_folder_only(tmp_path: Path) -> None:
+    """etl.py, dl.cfg and data/, with dl.cfg's relative paths; and an absolute path and a blank in the report's name."""
+    for name in ("etl.py", "dl.cfg"):
+        shutil.copy(ROOT / name, tmp_path)
+    some_of_sample(SAMPLE, tmp_path / "data")
+    done = submit(*MASTER, "etl.py", "--report", tmp_path / "the report.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert tables_of(tmp_path / "lake") == oracle.read_lake(tmp_path / "data").tables
+    assert json.loads((tmp_path / "the report.json").read_text())["output"] == f"file://{tmp_path}/lake"
+
+
+def failed(*arguments: object, cwd: Path, **environment: str) -> tuple[int, str]:
+    """The exit code of a run that fails, and its one line; the log above it is the platform's."""
+    done = submit(*MASTER, *arguments, cwd=cwd, **environment)
+    [error] = re.findall("^etl.py: error: .*", done.stdout + done.stderr, re.MULTILINE)
+    return done.returncode, error
+
+
+def test_exit_codes_and_what_is_wrong(submitted: Submitted, tmp_path: Path) -> None:
+    etl, lake = submitted.folder / "code" / "etl.py", tmp_path / "lake"
+    code, error = failed(etl, "--input", "none", "--output", lake, cwd=tmp_path)
+    assert (code, error.endswith("; the lake is unchanged"), f"file:{tmp_path}/none" in error) == (1, True, True)
+    code, error = failed(
+        "--conf", "spark.yarn.dist.files=file:/gone/dl.cfg", etl, "--output", lake, cwd=submitted.folder
+    )
+    assert (code, error) == (2, "etl.py: error: no configuration file /gone/dl.cfg")
+    assert not lake.exists()
+
+
+def test_file_names_that_java_cannot_spell_are_no_silent_loss(submitted: Submitted, tmp_path: Path) -> None:
+    write_small(tmp_path / "in")
+    write_lines(tmp_path / "in" / "log_data" / "Ä" / "雨.json", PLAY | {"itemInSession": 1})
+    arguments = (submitted.folder / "code" / "etl.py", "--input", tmp_path / "in", "--output", tmp_path / "lake")
+    code, error = failed(*arguments, cwd=tmp_path, LC_ALL="POSIX")
+    assert code == 1 and f"{tmp_path}/in/log_data" in error and "LC_ALL" in error

@@ -222,7 +222,7 @@ def job(
 
 def full_run(config: Path, source: object, output: object, **environment: str) -> str:
     """Runs the job to its end; returns the run's id."""
-    with job(config, source, output, **environment) as running:
+    with job(config, source, output, ROOT / "etl.py", **environment) as running:
         return running.done()
 
 

@@ -1,8 +1,7 @@
 """A real YARN on this machine, with an S3 server beside it, set up as a platform sets up its clusters.
 
-ResourceManager and NodeManagers are Hadoop's own, one process each, in the version that pyspark bundles. Jars,
-committer, credentials and endpoint come from the cluster's configuration files, and the nodes' Python has nothing but
-pyspark's own files: a job that brings or needs more fails here as it would there.
+Jars, committer, credentials and endpoint come from the cluster's configuration files, and the nodes' Python has nothing
+but pyspark's own files: a job that brings or needs more fails here as it would there.
 """
 
 from __future__ import annotations
@@ -59,25 +58,11 @@ def fetch_jars(wanted: str, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=cache) as unfinished:
             module = Path(unfinished, "ivy.xml")
             module.write_text("".join(lines))
-            options = [f"-Divy.default.ivy.user.dir={cache}", "-Divy.maven.lookup.sources=false"]
-            command: list[str | Path] = [
-                "java",
-                *options,
-                "-Divy.maven.lookup.javadoc=false",
-                "-jar",
-                ivy,
-                "-ivy",
-                module,
-                "-error",
-            ]
-            command += [
-                "-cache",
-                cache / "ivy",
-                "-retrieve",
-                f"{unfinished}/jars/[artifact]-[revision].[ext]",
-                "-types",
-                "jar",
-            ]
+            options = (
+                f"-Divy.default.ivy.user.dir={cache} -Divy.maven.lookup.sources=false -Divy.maven.lookup.javadoc=false"
+            )
+            words = f"-ivy {module} -error -cache {cache}/ivy -types jar -retrieve {unfinished}/jars/[artifact]-[revision].[ext]"
+            command = ["java", *options.split(), "-jar", str(ivy), *words.split()]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
             os.rename(f"{unfinished}/jars", folder)
     return folder
@@ -98,10 +83,8 @@ def find_java_home() -> str:
 
 
 def write_xml(path: Path, properties: dict[str, object]) -> None:
-    items = (
-        f"<property><name>{name}</name><value>{escape(str(value))}</value></property>\n"
-        for name, value in properties.items()
-    )
+    pairs = ((name, escape(str(value))) for name, value in properties.items())
+    items = (f"<property><name>{name}</name><value>{value}</value></property>\n" for name, value in pairs)
     path.write_text(f"<configuration>\n{''.join(items)}</configuration>\n")
 
 
@@ -152,8 +135,7 @@ class Cluster:
         packages = next(home.glob("lib/python*/site-packages"))
         self.python_starts = self.folder / "python-starts.jsonl"
         (packages / "sitecustomize.py").write_text(
-            "import importlib.util, json, sys\n"
-            "names = ['boto3', 'botocore', 'numpy', 'pandas', 'pyarrow', 'pyspark']\n"
+            "import importlib.util, json, sys\nnames = 'boto3 botocore numpy pandas pyarrow pyspark'.split()\n"
             "found = [name for name in names if importlib.util.find_spec(name)]\n"
             f"with open({str(self.python_starts)!r}, 'a') as file:\n"
             "    file.write(json.dumps({'argv': sys.orig_argv, 'found': found}) + '\\n')\n"
@@ -164,35 +146,26 @@ class Cluster:
         """The settings of the ResourceManager and of clients, and of a NodeManager with some more."""
         folder.mkdir()
         core = {
-            "fs.defaultFS": "file:///",
-            "hadoop.tmp.dir": self.folder / "tmp",
-            "fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
-            "fs.s3a.access.key": "platform",
-            "fs.s3a.secret.key": "platform",
-            "fs.s3a.endpoint": self.s3.url,
-            "fs.s3a.endpoint.region": "us-east-1",
-            "fs.s3a.path.style.access": "true",
-            "fs.s3a.committer.name": "magic",
-        }
+            "fs.defaultFS": "file:///", "hadoop.tmp.dir": self.folder / "tmp",
+            "fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem", "fs.s3a.access.key": "platform",
+            "fs.s3a.secret.key": "platform", "fs.s3a.endpoint": self.s3.url, "fs.s3a.endpoint.region": "us-east-1",
+            "fs.s3a.path.style.access": "true", "fs.s3a.committer.name": "magic",
+        }  # fmt: skip
         scheduler = {
-            "queues": "default",
-            "default.capacity": 100,
-            "accessible-node-labels": "*",
-            "accessible-node-labels.CORE.capacity": 100,
-            "default.accessible-node-labels.CORE.capacity": 100,
-        }
+            "queues": "default", "default.capacity": 100, "accessible-node-labels": "*",
+            "accessible-node-labels.CORE.capacity": 100, "default.accessible-node-labels.CORE.capacity": 100,
+        }  # fmt: skip
+        # The nodes are as an m5.xlarge, and as EMR's have a label where they are core nodes.
         yarn = {
             "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": 200,
-            "yarn.scheduler.minimum-allocation-mb": 128,
-            "yarn.nodemanager.resource.cpu-vcores": 4,  # an m5.xlarge
+            "yarn.scheduler.minimum-allocation-mb": 128, "yarn.nodemanager.resource.cpu-vcores": 4,
             "yarn.node-labels.configuration-type": "distributed",
             "yarn.node-labels.fs-store.root-dir": (self.folder / "labels").as_uri(),
-        }
+        }  # fmt: skip
         write_xml(folder / "core-site.xml", core)
         queues: dict[str, Any] = {f"yarn.scheduler.capacity.root.{name}": value for name, value in scheduler.items()}
-        write_xml(
-            folder / "capacity-scheduler.xml", {"yarn.scheduler.capacity.maximum-am-resource-percent": 1.0, **queues}
-        )
+        queues["yarn.scheduler.capacity.maximum-am-resource-percent"] = 1.0
+        write_xml(folder / "capacity-scheduler.xml", queues)
         self.yarn_properties = {**yarn, **more, **self.yarn_site}
         write_xml(folder / "yarn-site.xml", self.yarn_properties)
 
@@ -200,19 +173,16 @@ class Cluster:
         """The configuration of one NodeManager: the cluster's and its own folders, ports and label."""
         folder = node / "conf"
         shutil.copytree(self.hadoop_conf, folder)
+        # A full disk of the test's machine is not what is tested.
         own: dict[str, Any] = {
-            **dict.fromkeys(
-                (f"yarn.nodemanager.{name}address" for name in ("", "localizer.", "webapp.")), "127.0.0.1:0"
-            ),
-            "yarn.nodemanager.local-dirs": node / "local",
-            "yarn.nodemanager.log-dirs": node / "logs",
-            "yarn.nodemanager.resource.memory-mb": 3072,
-            "yarn.nodemanager.vmem-check-enabled": "false",
+            "yarn.nodemanager.address": "127.0.0.1:0", "yarn.nodemanager.localizer.address": "127.0.0.1:0",
+            "yarn.nodemanager.webapp.address": "127.0.0.1:0",
+            "yarn.nodemanager.local-dirs": node / "local", "yarn.nodemanager.log-dirs": node / "logs",
+            "yarn.nodemanager.resource.memory-mb": 3072, "yarn.nodemanager.vmem-check-enabled": "false",
             "yarn.nodemanager.node-labels.provider": "config",
             "yarn.nodemanager.node-labels.provider.configured-node-partition": label,
-            # a full disk of the test's machine is not what is tested
             "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": 100,
-        }
+        }  # fmt: skip
         write_xml(folder / "yarn-site.xml", {**self.yarn_properties, **own})
         return folder
 
@@ -221,24 +191,16 @@ class Cluster:
         cloud = "org.apache.spark.internal.io.cloud"
         quick_start = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # the runs are short, and the machine is small
         conf = {
-            "spark.driver.extraJavaOptions": quick_start,
-            "spark.executor.extraJavaOptions": quick_start,
-            "spark.yarn.am.extraJavaOptions": quick_start,
-            "spark.sql.shuffle.partitions": 4,
-            "spark.yarn.jars": f"local:{SPARK_HOME}/jars/*",
-            "spark.driver.extraClassPath": f"{self.s3a_jars}/*",
-            "spark.executor.extraClassPath": f"{self.s3a_jars}/*",
-            "spark.pyspark.python": self.node_python,
+            "spark.driver.extraJavaOptions": quick_start, "spark.executor.extraJavaOptions": quick_start,
+            "spark.yarn.am.extraJavaOptions": quick_start, "spark.sql.shuffle.partitions": 4,
+            "spark.yarn.jars": f"local:{SPARK_HOME}/jars/*", "spark.driver.extraClassPath": f"{self.s3a_jars}/*",
+            "spark.executor.extraClassPath": f"{self.s3a_jars}/*", "spark.pyspark.python": self.node_python,
             "spark.sql.sources.commitProtocolClass": f"{cloud}.PathOutputCommitProtocol",
             "spark.sql.parquet.output.committer.class": f"{cloud}.BindingParquetOutputCommitter",
-            "spark.driver.memory": "768m",
-            "spark.executor.memory": "768m",
-            "spark.executor.instances": 1,
-            "spark.executor.cores": 2,
-            "spark.yarn.am.memory": "256m",
-            "spark.yarn.stagingDir": (self.folder / "staging").as_uri(),
-            "spark.ui.enabled": "false",
-        }
+            "spark.driver.memory": "768m", "spark.executor.memory": "768m", "spark.executor.instances": 1,
+            "spark.executor.cores": 2, "spark.yarn.am.memory": "256m",
+            "spark.yarn.stagingDir": (self.folder / "staging").as_uri(), "spark.ui.enabled": "false",
+        }  # fmt: skip
         text = "".join(f"{name} {value}\n" for name, value in conf.items())
         (self.spark_conf / "spark-defaults.conf").write_text(text)
 
@@ -262,20 +224,13 @@ class Cluster:
             time.sleep(0.5)
 
     def _start_java(self, name: str, log: Path, conf: Path, *words: str) -> subprocess.Popen[bytes]:
-        options = [
-            "-Xmx256m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "--add-opens=java.base/java.lang=ALL-UNNAMED",
-        ]
+        options = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        options.append("--add-opens=java.base/java.lang=ALL-UNNAMED")
         java = [f"{self.env['JAVA_HOME']}/bin/java", *options, "-cp", f"{conf}:{self.yarn_jars}/*:{SPARK_HOME}/jars/*"]
         command = [*java, f"org.apache.hadoop.yarn.{name}", *words]
         with log.open("wb") as file:
-            self.servers.append(
-                subprocess.Popen(
-                    command, env=self.env, cwd=log.parent, stdout=file, stderr=file, start_new_session=True
-                )
-            )
+            files: dict[str, Any] = {"stdout": file, "stderr": file, "cwd": log.parent}
+            self.servers.append(subprocess.Popen(command, env=self.env, start_new_session=True, **files))
         return self.servers[-1]
 
     def _count_nodes(self) -> int:
