@@ -581,16 +581,13 @@ class Lake:
         except Exception as error:
             raise JobError(f"cannot write {path}: {explain(error)}") from error
 
-    def _is_own(self, file: str) -> bool:
-        return self.run_id in file.rpartition("/")[2]
-
     def _new_files(self, name: str, before: dict[str, int]) -> dict[str, int]:
         """This run's files, with their sizes: those that carry its id, or else the one write that is new.
 
         Spark 3.5 and a platform's committer may not name them so. Nothing is deleted by such a guess.
         """
         new = {file: size for file, size in self._files(name).items() if file not in before}
-        own = {file: size for file, size in new.items() if self._is_own(file)}
+        own = {file: size for file, size in new.items() if self.run_id in file}
         return own or (new if len(set(map(write_id, new))) == 1 else {})
 
     def _count(self, name: str, schema: T.StructType, files: dict[str, int]) -> int:
@@ -606,7 +603,7 @@ class Lake:
         """After a failure: deletes the files that carry this run's id, and no others."""
         with contextlib.suppress(Exception):  # the storage may be gone; then the table stays among the mixed
             self._clean(name)
-            self._delete(name, list(filter(self._is_own, self._files(name))))
+            self._delete(name, [file for file in self._files(name) if self.run_id in file])
             if self._files(name).keys() <= before.keys():
                 self.mixed.remove(name)
 
@@ -1069,8 +1066,7 @@ def main(argv: list[str] | None = None) -> int:
         is_interrupted = True
         with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait
             work.cancel()
-    error = work.error
-    if work.has_ended.is_set() and not error:
+    if not (error := work.error) and work.has_ended.is_set():
         return 0
     if error and work.options.verbose:
         traceback.print_exception(error)
