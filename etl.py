@@ -540,7 +540,9 @@ class Lake:
         first = [name for name in tables if name != "songplays"]
         with ThreadPoolExecutor(len(first)) as pool:
             published = dict(zip(first, pool.map(self._replace, first, map(tables.get, first)), strict=True))
-        return published | {"songplays": self._replace("songplays", tables["songplays"])}
+        published["songplays"] = self._replace("songplays", tables["songplays"])
+        self.fs.delete(self._path(OLD_MARKER), True)
+        return published
 
     def _replace(self, name: str, table: DataFrame) -> dict[str, Any]:
         """Replaces a table's rows by the frame's."""
@@ -1014,6 +1016,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
     sessions = [session for session in [SparkSession.getActiveSession()] if session]
     is_own, problem = not sessions, ""
+    job: Future[None] = Future()  # until it is one
     try:
         options = parse_options(argv)
         # in a thread of its own, because a call to the JVM can't be interrupted

@@ -141,10 +141,12 @@ def test_not_on_a_command_line(seen: Seen) -> None:
         assert KEY.encode() not in line
 
 
-def test_not_in_what_is_printed_or_logged(seen: Seen) -> None:
+def test_not_in_what_is_printed_logged_or_written(seen: Seen) -> None:
     assert "done in" in seen.printed and b"SparkListenerApplicationEnd" in seen.events
+    assert "_lake" in seen.files and b"done" in seen.files["report"]
     assert_hidden(seen.printed)
-    assert_hidden(seen.events)
+    for content in (seen.events, *seen.files.values()):
+        assert_hidden(content)
 
 
 def test_not_in_the_ui(seen: Seen) -> None:
@@ -153,12 +155,6 @@ def test_not_in_the_ui(seen: Seen) -> None:
     assert "Scan" in seen.pages[f"{REST}sql?details=true"]
     for page in seen.pages.values():
         assert_hidden(page)
-
-
-def test_not_in_the_report_and_the_lake(seen: Seen) -> None:
-    assert "_lake" in seen.files and b"done" in seen.files["report"]
-    for content in seen.files.values():
-        assert_hidden(content)
 
 
 @pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "ExpiredToken", "AccessDenied"])
