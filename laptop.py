@@ -220,13 +220,14 @@ def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str],
     except (BotoCoreError, ClientError) as error:
         raise SessionError(f"cannot get AWS credentials: {error}") from error
     conf, size = S3A_CONF | credentials_conf(keys), 0
-    if bundle := os.environ.get("AWS_CA_BUNDLE") or session._session.get_config_variable("ca_bundle"):
-        conf[BUNDLE] = bundle
+    bundle = os.environ.get("AWS_CA_BUNDLE") or session._session.get_config_variable("ca_bundle")
     written = {bucket_of(uri) for uri in uris[1:]}
     for uri in filter(bucket_of, uris):
         folders = ("song_data/", "log_data/") if uri == uris[0] else ("",)
         try:
             client = s3_client(session, endpoint, is_signed=bool(keys))
+            if bundle and client.meta.endpoint_url.startswith("https:"):
+                conf[BUNDLE] = bundle
             try:
                 size += listed_bytes(client, uri, folders)
             except ClientError as error:

@@ -65,17 +65,18 @@ class Request:
 class S3Server:
     """`before` is told each request before it is obeyed, and may return an error code to refuse it; `after` afterwards.
 
-    The server's own client is not watched.
+    The server's own client is not watched. With a certificate and its key it speaks TLS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *certificate: str) -> None:
         logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # a line for each request buries what failed
         self.requests: list[Request] = []
         self.let_pass()
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=MotoRequestHandler)
+        options: dict[str, Any] = {"threaded": True, "request_handler": MotoRequestHandler}
+        self._server = make_server("127.0.0.1", 0, self._answer, ssl_context=certificate or None, **options)  # type: ignore[arg-type]
         self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"
         self.environment: dict[str, Any] = KEYS | {"AWS_ENDPOINT_URL": self.url}
 
     def __enter__(self) -> S3Server:
@@ -83,6 +84,7 @@ class S3Server:
         self.client = boto3.client(
             "s3",
             endpoint_url=self.url,
+            verify=False,
             region_name="us-east-1",
             aws_access_key_id="AKIAHELPER",
             aws_secret_access_key="none",

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 import etl
+import laptop
 
 SECRET = "wJalr%XUtn/Fe%(MI)s+K7MDENG"
 KEYS = f"[AWS]\nAWS_ACCESS_KEY_ID = AKIA\nAWS_SECRET_ACCESS_KEY = {SECRET}\nAWS_SESSION_TOKEN = %%{SECRET}\n"
@@ -25,7 +26,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(etl, "local_session", go_on)
+    monkeypatch.setattr(laptop, "create_session", go_on)
     monkeypatch.setattr(etl, "run", go_on)
 
 
