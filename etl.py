@@ -975,14 +975,20 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
 def start(options: argparse.Namespace, shared: SparkSession | None) -> tuple[SparkSession, Settings]:
     """The session and the settings of this run; ConfigError where they cannot be had."""
     if is_submitted():
-        spark = shared or SparkSession.builder.getOrCreate()
+        spark = shared or in_thread(SparkSession.builder.getOrCreate)
         return spark, make_settings(options, spark)
     settings = make_settings(options)
     if not importlib.util.find_spec("laptop"):
         raise ConfigError("laptop.py is not beside etl.py; without it, spark-submit runs the job")
     import laptop
 
-    return shared or laptop.create_session(settings, options.verbose), settings
+    return shared or in_thread(lambda: laptop.create_session(settings, options.verbose)), settings
+
+
+def in_thread(work: Callable[[], SparkSession]) -> SparkSession:
+    """Starts Spark in another thread than the main one, where PySpark would take Ctrl-C for itself."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def write_report(spark: SparkSession, settings: Settings, report: dict[str, Any]) -> None:
@@ -1001,8 +1007,6 @@ def main(argv: list[str] | None = None) -> int:
     is_verbose = "--verbose" in (argv or sys.argv)
     try:
         spark, settings = start(parse_options(argv), shared)
-        if __name__ == "__main__":  # in place of PySpark's
-            signal.signal(signal.SIGINT, interrupt)
         try:
             write_report(spark, settings, {"state": "started"})  # what forbids it is known before the work
         except Exception as error:
