@@ -56,6 +56,17 @@ def spark() -> Iterator[SparkSession]:
     session.stop()
 
 
+@pytest.fixture(scope="module")
+def interpreted(spark: SparkSession) -> Iterator[None]:
+    """Spark without code of its own for each plan: with a few rows, compiling it is most of the work."""
+    off = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    for key, value in off.items():
+        spark.conf.set(key, value)
+    yield
+    for key in off:
+        spark.conf.unset(key)
+
+
 @pytest.fixture(scope="session")
 def sample_lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The path of the sample's lake, as etl.run makes it. Read only: a test that changes it works on a copy."""

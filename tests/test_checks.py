@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 import etl
 
+pytestmark = pytest.mark.usefixtures("interpreted")
 WHEN = utc(2018, 11, 30, 23, 59, 59, ms=796)
 EVENTS = [
     {"page": "NextSong", "ts": 1_543_622_399_796, "sessionId": 3, "itemInSession": item, "userId": "7"}
