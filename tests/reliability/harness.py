@@ -190,9 +190,9 @@ class Job:
 
     def at_work(self, lake: Path) -> str:
         """Waits until the run has claimed the lake; its id."""
-        self.until(lambda: any(path.stat().st_size for path in lake.glob("_lock-*")))
+        self.until(lambda: list(lake.glob("_lock-*")))
         (lock,) = lake.glob("_lock-*")
-        return lock.name.removeprefix("_lock-")
+        return lock.name.removeprefix("_lock-").partition(",")[0]
 
 
 @contextlib.contextmanager

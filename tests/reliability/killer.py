@@ -20,10 +20,11 @@ def die_at(step: str, table: str) -> None:
 
 
 class KilledLake(etl.Lake):
-    def _append(self, name: str, *how: Any) -> None:
+    def _append(self, name: str, table: Any) -> int:
         die_at("appending", name)
-        super()._append(name, *how)
+        rows = super()._append(name, table)
         die_at("appended", name)
+        return rows
 
     def _delete(self, table: str, files: list[str]) -> None:
         die_at("verified", table)
