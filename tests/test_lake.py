@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,6 +214,7 @@ def test_two_runs_lose_no_row_in_any_order_of_their_steps(
     for hook, replaced in {"_append": append, "_count": count, "_delete": delete_later}.items():
         monkeypatch.setattr(etl.Lake, hook, replaced)
     lakes = [etl.Lake(spark, f"file://{tmp_path}", run_id, {}) for run_id in who_of]
+    of_two_rows: Any = SimpleNamespace(schema=None)
     for lake in lakes:
         etl.write_text(lake.fs, lake.lock, "")
     # of both runs; one that fails at the append reads nothing back, one of unnamed files has nothing to delete
@@ -223,9 +225,7 @@ def test_two_runs_lose_no_row_in_any_order_of_their_steps(
         table.mkdir()
         for number in range(2):
             file_of("old", number).write_text("a row")
-        schedule.play(
-            order, [lambda lake=lake: lake._replace("users", SimpleNamespace(schema=None)) for lake in lakes], is_whole
-        )  # type: ignore[misc]
+        schedule.play(order, [partial(lake._replace, "users", of_two_rows) for lake in lakes], is_whole)
 
 
 def test_two_runs_that_write_at_once_leave_all_rows_of_one_of_them(
