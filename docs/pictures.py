@@ -18,9 +18,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 FOLDER = Path(__file__).resolve().parent
-DARK, LIGHT = "#08306b", "#9ecae1"  # far apart in grey too
+DARK = "#08306b"
 STYLE = {"figure.dpi": 90, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
 
 
@@ -51,8 +52,8 @@ def heat(axes: Axes, values: pd.DataFrame, text: str, largest: float) -> None:
     for row, line in enumerate(values.to_numpy(dtype=float)):
         for column, value in enumerate(line):
             if value == value:
-                color = "white" if value > 0.6 * largest else "black"
-                axes.text(column + 0.5, row + 0.5, text.format(value), ha="center", va="center", size=7, color=color)
+                color = "white" if value > 0.7 * largest else "black"
+                axes.text(column + 0.5, row + 0.5, text.format(value), ha="center", va="center", size=8, color=color)
     axes.set_xticks([place + 0.5 for place in range(len(values.columns))], list(values.columns))
     axes.set_yticks([place + 0.5 for place in range(len(values))], list(values.index))
     axes.invert_yaxis()
@@ -80,6 +81,7 @@ def weekday_and_hour(answer: pd.DataFrame, figure: Figure) -> str:
     )
     axes = figure.subplots()
     heat(axes, hours.T.rename(str.capitalize), "{:.0f}", hours.max().max())
+    axes.add_patch(Rectangle((first, 0), width, len(days), fill=False, linewidth=2, clip_on=False))
     axes.set(
         title=f"Half of a week's plays fall between {first}:00 and {first + width}:00 UTC",
         xlabel="hour of the day, UTC",
@@ -88,7 +90,8 @@ def weekday_and_hour(answer: pd.DataFrame, figure: Figure) -> str:
     than = (
         f"{abs(1 - weekend / other):.0%} {'fewer' if weekend < other else 'more'} plays than" if other else "plays, not"
     )
-    return f"Mean plays in the hour of such a day. A Saturday or Sunday has {than} another day."
+    what = "Mean plays in the hour of such a day. The frame holds half of them."
+    return f"{what} A Saturday or Sunday has {than} another day."
 
 
 @drawn("weekly_listeners")
@@ -116,7 +119,7 @@ def paid_share(answer: pd.DataFrame, figure: Figure) -> str:
 def retention(answer: pd.DataFrame, figure: Figure) -> str:
     """Who comes back in later weeks."""
     known = answer.filter(regex="^week_").astype(float)
-    known.columns = [f"{number} later" for number in range(1, 5)]
+    known.columns = range(1, 5)
     known.index = [
         f"{week:%d %b} ({count:,})"
         for week, count in zip(pd.to_datetime(answer["first_week"]), answer["listeners"], strict=True)
@@ -144,10 +147,11 @@ def places(answer: pd.DataFrame, figure: Figure) -> str:
     bars(right, names, per_listener)
     left.set_xlabel("plays")
     right.set_xlabel("plays per listener")
-    figure.suptitle(f"Most plays are heard in {names[0]}", x=0.01, ha="left")
-    top = per_listener.idxmax()
-    most = f"A listener plays most in {names[top]}: {per_listener[top]:,.0f} plays."
-    return f"The {len(names)} places with most plays. {most}"
+    first, top = answer.iloc[0], per_listener.idxmax()
+    title = f"{names[0]} hears most: {first['plays']:,} plays by {first['listeners']:,} listeners"
+    figure.suptitle(title, x=0.01, ha="left")
+    most = f"{names[top]} play most: {per_listener[top]:,.0f} plays each, a mean over {answer['listeners'][top]:,}"
+    return f"The {len(names)} places with most plays. Listeners in {most}."
 
 
 @drawn("top_songs")

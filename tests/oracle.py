@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+Convert = Callable[[Any], Any]
 
 COLUMNS = {
     "songs": ("song_id", "title", "artist_id", "year", "duration"),
@@ -32,7 +33,6 @@ COLUMNS = {
         *("location", "user_agent", "year", "month"),
     ),
 }
-
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 FIRST_TS = (datetime(2000, 1, 1, tzinfo=timezone.utc) - EPOCH) // timedelta(milliseconds=1)
 LAST_TS = (datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=timezone.utc) - EPOCH) // timedelta(milliseconds=1)
@@ -43,10 +43,6 @@ class Number:
     """A number as it was written, since 1 and 1.0 fit different columns."""
 
     text: str
-
-    @property
-    def is_whole(self) -> bool:
-        return re.fullmatch(r"-?[0-9]+", self.text) is not None
 
 
 @dataclass(frozen=True, order=True)
@@ -60,8 +56,8 @@ class Rejected:
 
 @dataclass
 class Lake:
-    tables: dict[str, list[tuple[Any, ...]]]
-    rejected: list[Rejected]
+    tables: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+    rejected: list[Rejected] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
 
@@ -71,6 +67,11 @@ class Lake:
 
 class DoesNotFitError(Exception):
     """The line is no row of its input."""
+
+
+def must(fit: bool) -> None:
+    if not fit:
+        raise DoesNotFitError
 
 
 # The values of a row.
@@ -89,31 +90,27 @@ def as_string(value: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair has no UTF-8: "?" stands for it
 
 
-def as_integer(bits: int) -> Callable[[Any], int]:
+def as_integer(bits: int) -> Convert:
     def convert(value: Any) -> int:
-        if not isinstance(value, Number) or not value.is_whole or len(value.text) > 20:
-            raise DoesNotFitError
-        number = int(value.text)
-        if not -(2 ** (bits - 1)) <= number < 2 ** (bits - 1):
-            raise DoesNotFitError
-        return number
+        must(isinstance(value, Number) and re.fullmatch(r"-?[0-9]{1,20}", value.text) is not None)
+        must(-(2 ** (bits - 1)) <= int(value.text) < 2 ** (bits - 1))
+        return int(value.text)
 
     return convert
 
 
 def as_double(value: Any) -> float:
-    if not isinstance(value, Number) or not math.isfinite(number := float(value.text)):
-        raise DoesNotFitError
-    return number
+    must(isinstance(value, Number) and math.isfinite(float(value.text)))
+    return float(value.text)
 
 
-SONG_FIELDS: dict[str, Callable[[Any], Any]] = {
+SONG_FIELDS: dict[str, Convert] = {
     **dict.fromkeys(("artist_id", "artist_location", "artist_name", "song_id", "title"), as_string),
     **dict.fromkeys(("artist_latitude", "artist_longitude", "duration"), as_double),
     "num_songs": as_integer(64),
     "year": as_integer(32),
 }
-LOG_FIELDS: dict[str, Callable[[Any], Any]] = {
+LOG_FIELDS: dict[str, Convert] = {
     **dict.fromkeys(("artist", "auth", "firstName", "gender", "lastName", "level", "location"), as_string),
     **dict.fromkeys(("method", "page", "song", "userAgent", "userId"), as_string),
     **dict.fromkeys(("itemInSession", "sessionId", "status", "ts"), as_integer(64)),
@@ -141,32 +138,27 @@ def lines_of(path: Path) -> list[bytes]:
     return [line for line in lines if line.strip()]
 
 
-def no_constant(token: str) -> None:
-    raise DoesNotFitError  # NaN and Infinity, which Python's json takes and JSON does not have
+def parse(line: bytes, fields: dict[str, Convert]) -> Row:
+    def no_constant(token: str) -> None:
+        must(False)  # NaN and Infinity, which Python's json takes and JSON does not have
 
-
-def parse(line: bytes, fields: dict[str, Callable[[Any], Any]]) -> Row:
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=no_constant, parse_float=Number, parse_int=Number)
     except (ValueError, RecursionError):
         raise DoesNotFitError from None
-    if not isinstance(value, dict):
-        raise DoesNotFitError
+    must(isinstance(value, dict))
     return {name: None if value.get(name) is None else convert(value[name]) for name, convert in fields.items()}
 
 
 def check_song(song: Row) -> None:
-    if not song["song_id"] or not song["artist_id"]:
-        raise DoesNotFitError
+    must(bool(song["song_id"] and song["artist_id"]))
 
 
 def check_event(event: Row) -> None:
-    if event["page"] is None:
-        raise DoesNotFitError
-    if event["ts"] is not None and not FIRST_TS <= event["ts"] <= LAST_TS:
-        raise DoesNotFitError
-    if event["page"] == "NextSong" and (event["ts"] is None or event["sessionId"] is None or not event["userId"]):
-        raise DoesNotFitError
+    must(event["page"] is not None)
+    must(event["ts"] is None or FIRST_TS <= event["ts"] <= LAST_TS)
+    is_keyed = None not in (event["ts"], event["sessionId"]) and bool(event["userId"])
+    must(is_keyed or event["page"] != "NextSong")
 
 
 INPUTS = {"song_data": (SONG_FIELDS, check_song), "log_data": (LOG_FIELDS, check_event)}
@@ -175,99 +167,82 @@ INPUTS = {"song_data": (SONG_FIELDS, check_song), "log_data": (LOG_FIELDS, check
 # The tables.
 
 
-def nulls_first(*values: Any) -> tuple[Any, ...]:
-    return tuple((value is not None, value) if value is not None else (False,) for value in values)
+def values_of(row: Row, *names: str) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
 
 
-def nulls_last(*values: Any) -> tuple[Any, ...]:
-    return tuple((value is None, value) if value is not None else (True,) for value in values)
+def nulls_first(row: Row, *names: str) -> list[tuple[bool, Any]]:
+    return [(row[name] is not None, row[name]) for name in names]
 
 
-def grouped(rows: Iterable[Row], *keys: str) -> Iterator[list[Row]]:
+def nulls_last(row: Row, *names: str) -> list[tuple[bool, Any]]:
+    return [(row[name] is None, row[name]) for name in names]
+
+
+def grouped(rows: Iterable[Row], *keys: str) -> Iterable[list[Row]]:
     groups: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        groups[tuple(row[key] for key in keys)].append(row)
-    return iter(groups.values())
+        groups[values_of(row, *keys)].append(row)
+    return groups.values()
 
 
-def make_songs(songs: list[Row]) -> list[tuple[Any, ...]]:
+def make_songs(songs: list[Row]) -> Iterator[tuple[Any, ...]]:
     def order(song: Row) -> tuple[Any, ...]:
-        year = song["year"] or 0
-        return (year == 0, nulls_last(song["title"]), song["artist_id"], nulls_last(song["duration"]), year)
+        return song["year"] == 0, nulls_last(song, "title", "artist_id", "duration"), song["year"]
 
-    best = [min(copies, key=order) for copies in grouped(songs, "song_id")]
-    return [(song["song_id"], song["title"], song["artist_id"], song["year"] or 0, song["duration"]) for song in best]
+    for copies in grouped((song | {"year": song["year"] or 0} for song in songs), "song_id"):
+        yield values_of(min(copies, key=order), *COLUMNS["songs"])
 
 
-def make_artists(songs: list[Row]) -> list[tuple[Any, ...]]:
+def make_artists(songs: list[Row]) -> Iterator[tuple[Any, ...]]:
+    place = ("artist_location", "artist_latitude", "artist_longitude")
+
     def order(song: Row) -> tuple[Any, ...]:
-        name, location = song["artist_name"], song["artist_location"] or None
-        latitude, longitude = song["artist_latitude"], song["artist_longitude"]
-        known = (location is not None) + (latitude is not None and longitude is not None)
-        shortest = (name is None, len(name or ""), name or "")
-        return (-known, shortest, song["song_id"], nulls_first(location, latitude, longitude))
+        location, *coordinates = values_of(song, *place)
+        known, name = (location is not None) + (None not in coordinates), song["artist_name"]
+        return -known, name is None, len(name or ""), name or "", song["song_id"], nulls_first(song, *place)
 
-    best = [min(copies, key=order) for copies in grouped(songs, "artist_id")]
-    return [
-        (
-            *(song["artist_id"], song["artist_name"], song["artist_location"] or None),
-            *(song["artist_latitude"], song["artist_longitude"]),
-        )
-        for song in best
-    ]
+    rows = (song | {"artist_location": song["artist_location"] or None} for song in songs)
+    for copies in grouped(rows, "artist_id"):
+        yield values_of(min(copies, key=order), "artist_id", "artist_name", *place)
 
 
-def make_users(events: list[Row]) -> list[tuple[Any, ...]]:
-    def order(event: Row) -> tuple[Any, ...]:
-        latest = ("ts", "sessionId", "itemInSession", "level", "firstName", "lastName", "gender")
-        return nulls_first(*(event[name] for name in latest))
-
-    users = [max(seen, key=order) for seen in grouped((event for event in events if event["userId"]), "userId")]
-    return [(user["userId"], user["firstName"], user["lastName"], user["gender"], user["level"]) for user in users]
+def make_users(events: list[Row]) -> Iterator[tuple[Any, ...]]:
+    latest = ("ts", "sessionId", "itemInSession", "level", "firstName", "lastName", "gender")
+    for seen in grouped((event for event in events if event["userId"]), "userId"):
+        user = max(seen, key=lambda event: nulls_first(event, *latest))
+        yield values_of(user, "userId", "firstName", "lastName", "gender", "level")
 
 
-def make_songplays(events: list[Row], songs: list[Row]) -> list[tuple[Any, ...]]:
-    known: dict[tuple[Any, ...], tuple[str, str]] = {}
+def make_songplays(events: list[Row], songs: list[Row]) -> Iterator[tuple[Any, ...]]:
+    known: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for song in songs:
-        heard, ids = (song["title"], song["artist_name"], song["duration"]), (song["song_id"], song["artist_id"])
+        heard, ids = values_of(song, "title", "artist_name", "duration"), values_of(song, "song_id", "artist_id")
         if None not in heard:
             known[heard] = min(ids, known.get(heard, ids))
-
-    def order(event: Row) -> tuple[Any, ...]:
-        return nulls_first(*(event[name] for name in ("level", "song", "artist", "length", "location", "userAgent")))
-
+    fields = ("level", "song", "artist", "length", "location", "userAgent")
     plays = [event for event in events if event["page"] == "NextSong"]
-    songplays = []
     for copies in grouped(plays, "ts", "userId", "sessionId", "itemInSession"):
-        play = min(copies, key=order)
+        play = min(copies, key=lambda event: nulls_first(event, *fields))
         item = "" if play["itemInSession"] is None else play["itemInSession"]
         key = f"{play['ts']}|{play['sessionId']}|{item}|{play['userId']}"
         start_time = EPOCH + timedelta(milliseconds=play["ts"])
-        song_id, artist_id = known.get((play["song"], play["artist"], play["length"]), (None, None))
-        songplays.append(
-            (
-                *(hashlib.sha256(key.encode()).hexdigest()[:32], start_time, play["userId"], play["level"]),
-                *(song_id, artist_id, play["sessionId"], play["location"], play["userAgent"]),
-                *(start_time.year, start_time.month),
-            )
+        yield (
+            *(hashlib.sha256(key.encode()).hexdigest()[:32], start_time, play["userId"], play["level"]),
+            *known.get(values_of(play, "song", "artist", "length"), (None, None)),
+            *(play["sessionId"], play["location"], play["userAgent"], start_time.year, start_time.month),
         )
-    return songplays
 
 
-def make_time(songplays: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return [
-        (
-            *(start_time, start_time.hour, start_time.day, start_time.isocalendar()[1], start_time.month),
-            *(start_time.year, start_time.isoweekday() % 7 + 1),
-        )
-        for start_time in {play[1] for play in songplays}
-    ]
+def make_time(songplays: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    for start in {play[1] for play in songplays}:
+        week = start.isocalendar()[1]
+        yield start, start.hour, start.day, week, start.month, start.year, start.isoweekday() % 7 + 1
 
 
 def read_lake(folder: str | Path) -> Lake:
     """What the job has to make of the song_data and log_data in the folder."""
-    lake = Lake({}, [])
-    rows: dict[str, list[Row]] = {}
+    lake, rows = Lake(), dict[str, list[Row]]()
     for name, (fields, check) in INPUTS.items():
         rows[name], lake.files[name], lake.lines[name] = [], 0, 0
         for path in input_files(Path(folder, name)):
@@ -277,19 +252,12 @@ def read_lake(folder: str | Path) -> Lake:
                 try:
                     row = parse(line, fields)
                     check(row)
-                except DoesNotFitError:
-                    source = path.relative_to(folder).as_posix()
-                    lake.rejected.append(Rejected(name, source, line))
-                else:
                     rows[name].append(row)
+                except DoesNotFitError:
+                    lake.rejected.append(Rejected(name, path.relative_to(folder).as_posix(), line))
     lake.rejected.sort()
-    songplays = make_songplays(rows["log_data"], rows["song_data"])
-    tables = {
-        "songs": make_songs(rows["song_data"]),
-        "artists": make_artists(rows["song_data"]),
-        "users": make_users(rows["log_data"]),
-        "time": make_time(songplays),
-        "songplays": songplays,
-    }
-    lake.tables = {name: sorted(table, key=lambda row: row[0]) for name, table in tables.items()}
+    songs, events = rows["song_data"], rows["log_data"]
+    songplays = [*make_songplays(events, songs)]
+    made = make_songs(songs), make_artists(songs), make_users(events), make_time(songplays), songplays
+    lake.tables = {name: sorted(table, key=lambda row: row[0]) for name, table in zip(COLUMNS, made, strict=True)}
     return lake

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import ROOT
 from conftest import SAMPLE as DATA
 from lakes import contents_of
+from oracle import Row, grouped, lines_of
 
 GENERATE = ROOT / "bench" / "generate.py"
 SAMPLE = "--songs 80 --events 8000 --seed 2"  # what docs/development.md says that data/ was made with
 LOGS = DATA / "log_data" / "2018" / "11"
 SMALL = "--songs 3 --events 300 --seed 1 --months 3"
-Row = dict[str, Any]
 
 
 def generate(out: Path, arguments: str) -> Path:
@@ -28,22 +26,9 @@ def generate(out: Path, arguments: str) -> Path:
     return out
 
 
-def text_of(path: Path) -> str:
-    data = path.read_bytes()
-    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-
-
 def rows_of(folder: Path, pattern: str) -> list[Row]:
     files = [path for path in sorted(folder.rglob(pattern)) if "__MACOSX" not in path.parts]
-    return [json.loads(line) for path in files for line in re.split("\r?\n", text_of(path)) if line]
-
-
-def grouped(rows: list[Row], *names: str) -> list[list[Row]]:
-    """The rows in groups that agree in these columns."""
-    groups = defaultdict(list)
-    for row in rows:
-        groups[tuple(row[name] for name in names)].append(row)
-    return [*groups.values()]
+    return [json.loads(line) for path in files for line in lines_of(path)]
 
 
 SONGS, EVENTS = rows_of(DATA / "song_data", "TR*"), rows_of(DATA / "log_data", "2018-*")
@@ -64,7 +49,7 @@ DAYS_LATE = {
 TRAPS = {
     "copies of a song differ": SONG_COPIES and all(row != rows[0] for rows in SONG_COPIES for row in rows[1:]),
     "a copy of a song knows its year": any({0} < {row["year"] for row in rows} for rows in SONG_COPIES),
-    "two songs share title, artist and duration": len(KNOWN) < len(grouped(SONGS, "song_id")),
+    "two songs share title, artist and duration": len(KNOWN) < len({row["song_id"] for row in SONGS}),
     "an artist has several names": any(f"{name} feat. " in other for names in ARTISTS for name in names for other in names),
     "years and places are often unknown": 0.3 < sum(song["year"] == 0 for song in SONGS) / len(SONGS) < 0.6
     and sum(song["artist_latitude"] is None for song in SONGS) > len(SONGS) / 2
@@ -88,7 +73,7 @@ TRAPS = {
     "a file lacks its last one": not (LOGS / "2018-11-06-events.json").read_bytes().endswith(b"\n"),
     "a separator that is no line end": any("\u2028" in path.read_text(encoding="utf-8") for path in LOGS.glob("2018-*.json")),
     "a zipped file of each input": sorted(path.relative_to(DATA).parts[0] for path in DATA.rglob("*.gz")) == ["log_data", "song_data"],
-    "a song file of two lines": Counter(len(text_of(path).splitlines()) for path in DATA.rglob("TR*")) == {1: 79, 2: 1},
+    "a song file of two lines": Counter(len(lines_of(path)) for path in DATA.rglob("TR*")) == {1: 79, 2: 1},
     "files that are no input": len([name for name in contents_of(DATA) if re.search(r"(^|/)(\.|__)", name)]) == 5,
 }  # fmt: skip
 
@@ -109,8 +94,7 @@ def test_another_seed_gives_other_data_and_months_spread_the_events(tmp_path: Pa
     one, two = generate(tmp_path / "one", SMALL), generate(tmp_path / "two", f"{SMALL} --seed 2")
     assert contents_of(one) != contents_of(two)
     assert len(rows_of(one / "log_data", "20*-events.json")) == 300
-    months = {path.parent.name for path in one.rglob("20*-events.json")}
-    assert months == {"11", "12", "01", "__MACOSX"}
+    assert {path.parent.name for path in one.rglob("20*-events.json")} == {"11", "12", "01", "__MACOSX"}
 
 
 def test_songs_fill_as_many_folders_as_in_the_public_data(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from pictures import PICTURES
 TABLES = {"songs", "artists", "users", "songplays", "time"}
 KOALAS = {f"koalas-{name}" for name in TABLES}
 DRAWN = {f"picture-{question}" for question in PICTURES}
-
+FEW_ROWS = """
+spark.conf.set("spark.sql.shuffle.partitions", 1)
+spark.conf.set("spark.sql.codegen.wholeStage", False)  # to compile takes longer than to run
+"""
 # One wrong value in the first row of each table, and keys, counts and types as they should be.
 PLANT = """
 def plant(table, column, wrong):
@@ -33,31 +37,20 @@ for table, column in {"songs": "title", "artists": "name", "users": "level", "so
     plant(table, column, F.lit("wrong"))
 plant("time", "hour", (F.col("hour") + 1) % 24)
 """
-
-
-def read_notebook() -> Any:
-    return nbformat.read(ROOT / "etl.ipynb", as_version=4)  # type: ignore[no-untyped-call]
-
-
-def cells_of(notebook: Any) -> dict[str, Any]:
-    return {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
-
-
-def execute(folder: Path, plant: str = "") -> dict[str, Any]:
-    """The cells after a run from scratch in a copy of the project, on a machine whose clock is not UTC.
-
-    It ends at the first error; with wrong rows planted it goes on, and leaves out the pictures.
-    """
-    for name in ("etl.py", "laptop.py", "dl.cfg"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("docs", "queries"):
-        shutil.copytree(ROOT / name, folder / name)
-    notebook = read_notebook()
-    cells_of(notebook)["session"].source += plant
-    if plant:
-        notebook.cells = [cell for cell in notebook.cells if not cell.id.startswith("picture")]
-    client = nbclient.NotebookClient(notebook, timeout=600, allow_errors=bool(plant))
-    return cells_of(client.execute(cwd=str(folder), env=os.environ | {"TZ": "Pacific/Auckland"}))
+STORE = """
+for name in etl.TABLES:  # as if it had been written and read back
+    globals()[name].createOrReplaceTempView(name)
+"""
+# A run on each input, one after the other in one kernel and session: the cells that it does without, and what it adds.
+WITHOUT = {
+    "data": {"end"},
+    "quiet": {"session", "end"},
+    "small": {"session", "rejected", "checks", "write", "read-back", "explore", *DRAWN},
+}
+ADDED = {("data", "read-songs"): FEW_ROWS, ("small", "songs"): PLANT, ("small", "koalas"): STORE}
+NOTEBOOK = nbformat.read(ROOT / "etl.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+CELLS = {cell.id: cell for cell in NOTEBOOK.cells if cell.cell_type == "code"}
+Cells = dict[str, Any]
 
 
 def said(cell: Any) -> str:
@@ -67,44 +60,75 @@ def said(cell: Any) -> str:
     return "".join(streams + [data[kind] for data in shown for kind in ("text/plain", "text/html") if kind in data])
 
 
-def test_gives_the_committed_outputs_and_leaves_a_lake(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "data", tmp_path / "data")
-    fresh, committed = execute(tmp_path), cells_of(read_notebook())
-    assert [*map(said, fresh.values())] == [*map(said, committed.values())]
-    assert all("image/png" in cells[name].outputs[0].data for cells in (fresh, committed) for name in DRAWN)
-    left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
-    assert left == {"etl.py", "laptop.py", "dl.cfg", "docs", "queries", "data", "lake"}
-    assert {path.name for path in (tmp_path / "lake").iterdir()} == {*TABLES, "_lake", "_koalas"}
+def errors_of(cells: Cells) -> dict[str, str]:
+    outputs = ((name, output) for name, cell in cells.items() for output in cell.outputs)
+    return {name: output.ename for name, output in outputs if output.output_type == "error"}
 
 
-def test_holds_for_an_input_with_a_rejected_line_and_without_plays(tmp_path: Path) -> None:
-    write_small(tmp_path / "data")
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, with the sample, an input of no plays and a rejected line, and a small one."""
+    folder = tmp_path_factory.mktemp("notebook")
+    for name in ("etl.py", "laptop.py", "dl.cfg"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("docs", "queries", "data"):
+        shutil.copytree(ROOT / name, folder / name)
     events = [PLAY | {"page": "Home", "ts": PLAY["ts"] + number} for number in range(100)]
-    write_lines(tmp_path / "data/log_data/a.json", *events, PLAY | {"userId": ""})
-    cells = execute(tmp_path)
+    write_lines(write_small(folder / "quiet") / "log_data/a.json", *events, PLAY | {"userId": ""})
+    write_small(folder / "small")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(project: Path) -> dict[str, Cells]:
+    """The cells of each run, on a machine whose clock is not UTC."""
+    runs: dict[str, Cells] = {
+        name: {cell: deepcopy(CELLS[cell]) for cell in CELLS if cell not in without}
+        for name, without in WITHOUT.items()
+    }
+    for (name, cell), source in ADDED.items():
+        runs[name][cell].source = source + runs[name][cell].source
+    for name, cells in runs.items():
+        cells["constants"].source = cells["constants"].source.replace('INPUT = "data"', f'INPUT = "{name}"')
+        for cell in cells.values():
+            cell.id = f"{name}-{cell.id}"
+    notebook = nbformat.v4.new_notebook(cells=[cell for cells in runs.values() for cell in cells.values()])  # type: ignore[no-untyped-call]
+    client = nbclient.NotebookClient(notebook, timeout=600, allow_errors=True)
+    client.execute(cwd=str(project), env=os.environ | {"TZ": "Pacific/Auckland"})
+    return runs
+
+
+def test_gives_the_committed_outputs_and_leaves_a_lake(runs: dict[str, Cells], project: Path) -> None:
+    fresh = runs["data"]
+    assert errors_of(fresh) == {}
+    assert {name: said(fresh[name]) for name in fresh} == {name: said(CELLS[name]) for name in fresh}
+    assert all("image/png" in cells[name].outputs[0].data for cells in (fresh, CELLS) for name in DRAWN)
+    left = {path.name for path in project.iterdir()} - {"__pycache__"}
+    assert left == {"etl.py", "laptop.py", "dl.cfg", "docs", "queries", "data", "quiet", "small", "lake"}
+    assert {path.name for path in (project / "lake").iterdir()} == {*TABLES, "_lake", "_rejected", "_koalas"}
+
+
+def test_holds_for_an_input_with_a_rejected_line_and_without_plays(runs: dict[str, Cells]) -> None:
+    cells = runs["quiet"]
+    assert errors_of(cells) == {}
     assert said(cells["rejected"]).startswith("rejected lines of the input: 1\n")
     assert all("There are no plays." in said(cells[name]) for name in DRAWN)
 
 
-@pytest.mark.long  # a third execution of the notebook
-def test_a_wrong_row_fails_the_step_and_the_second_opinion_of_each_table(tmp_path: Path) -> None:
-    write_small(tmp_path / "data")
-    outputs = [(name, output) for name, cell in execute(tmp_path, PLANT).items() for output in cell.outputs]
-    errors = {name: output.ename for name, output in outputs if output.output_type == "error"}
-    assert errors == dict.fromkeys({*TABLES, *KOALAS, "koalas-write"}, "AssertionError")
+def test_a_wrong_row_fails_the_step_and_the_second_opinion_of_each_table(runs: dict[str, Cells]) -> None:
+    assert errors_of(runs["small"]) == dict.fromkeys({*TABLES, *KOALAS, "koalas-write"}, "AssertionError")
 
 
 def test_was_run_from_top_to_bottom_and_shows_nothing_of_one_machine_or_run() -> None:
-    cells = cells_of(read_notebook())
-    assert [cell.execution_count for cell in cells.values()] == [*range(1, len(cells) + 1)]
-    assert not [output for cell in cells.values() for output in cell.outputs if output.get("name") == "stderr"]
-    assert not [name for name, cell in cells.items() if "execution" in cell.metadata]  # when it ran
-    text = "\n".join(cell.source + said(cell) for cell in cells.values())
+    assert [cell.execution_count for cell in CELLS.values()] == [*range(1, len(CELLS) + 1)]
+    assert not [output for cell in CELLS.values() for output in cell.outputs if output.get("name") == "stderr"]
+    assert not [name for name, cell in CELLS.items() if "execution" in cell.metadata]  # when it ran
+    text = "\n".join(cell.source + said(cell) for cell in CELLS.values())
     assert not re.findall(r"(?<![\w:/.}])/(?:[\w.-]+/)+[\w.-]*|file:/+\w\S*|[A-Z]:\\\S*|\d{8}T\d{6}Z\S*", text)
 
 
 def test_has_a_text_before_each_step_and_an_assert_in_it() -> None:
-    notebook, rules = read_notebook(), re.compile(r"\*\*In:\*\*.*\*\*Rule:\*\*.*\*\*Out:\*\*")
-    steps = {cell.id.removesuffix("-text") for cell in notebook.cells if rules.search(cell.source)}
+    rules = re.compile(r"\*\*In:\*\*.*\*\*Rule:\*\*.*\*\*Out:\*\*")
+    steps = {cell.id.removesuffix("-text") for cell in NOTEBOOK.cells if rules.search(cell.source)}
     assert steps > {*TABLES, *KOALAS, "rejected", "checks", "write", "read-back", "koalas-write"}
-    assert not [name for name in steps if "assert" not in cells_of(notebook)[name].source.lower()]
+    assert not [name for name in steps if "assert" not in CELLS[name].source.lower()]

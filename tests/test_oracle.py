@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,21 @@ from pyspark.sql import SparkSession
 
 import etl
 
+PLAYED = {"page": "NextSong", "ts": 1_541_121_934_796, "userId": "7", "sessionId": 3}
+FIRST, LAST = 946_684_800_000, 253_402_300_799_999
 DIRTY_EVENTS: list[Any] = [
-    "no JSON",
-    b'{"page": "Home", "location": "M\xfcnchen"}',
-    {},
-    [{"page": "Home"}],
-    {"page": "NextSong", "ts": 1_541_121_934, "userId": "7", "sessionId": 3},
-    {"page": "NextSong", "ts": 1_541_121_934_796, "userId": "", "sessionId": 3},
-    {"page": "NextSong", "ts": 1_541_121_934_796, "userId": "7", "sessionId": 3, "length": "200"},
-]
+    "no JSON", b'{"page": "Home", "location": "M\xfcnchen"}', {}, [{"page": "Home"}],
+    PLAYED | {"ts": 1_541_121_934}, PLAYED | {"userId": ""}, PLAYED | {"length": "200"},
+]  # fmt: skip
 ODD_EVENTS: list[Any] = [
-    {"page": "NextSong", "ts": 946_684_800_000, "userId": 7, "sessionId": 3, "song": "a\u2028b"},
-    {"page": "NextSong", "ts": 946_684_800_000, "userId": "7", "sessionId": 3, "song": None, "level": "paid"},
-    {"page": "NextSong", "ts": 253_402_300_799_999, "userId": "7|8", "sessionId": -1, "itemInSession": 0},
+    PLAYED | {"ts": FIRST, "userId": 7, "song": "a\u2028b"},
+    PLAYED | {"ts": FIRST, "song": None, "level": "paid"},
+    PLAYED | {"ts": LAST, "userId": "7|8", "sessionId": -1, "itemInSession": 0},
     {"page": "Home", "userId": "never plays"},
     {"page": "Home", "userId": "never plays", "ts": None, "level": "free"},
 ]
-DIRTY_SONGS: list[Any] = [
-    {"song_id": "S1"},
-    {"artist_id": "A1"},
-    '{"song_id": "S1", "artist_id": "A1", "duration": 1e400}',
-    "{",
-]
+TOO_LARGE = '{"song_id": "S1", "artist_id": "A1", "duration": 1e400}'
+DIRTY_SONGS: list[Any] = [{"song_id": "S1"}, {"artist_id": "A1"}, TOO_LARGE, "{"]
 ODD_SONGS: list[Any] = [
     {"song_id": "S1", "artist_id": "A1", "title": "", "artist_name": None, "year": -5, "artist_location": ""},
     {"song_id": "S1", "artist_id": "A2", "title": None, "year": 2001, "artist_latitude": 1, "artist_longitude": None},
@@ -90,16 +84,14 @@ def test_duckdb_and_spark_read_the_same_rows_as_the_oracle(
     spark: SparkSession, lake: Path, expected: oracle.Lake
 ) -> None:
     for name, columns in oracle.COLUMNS.items():
-        times = "replace (epoch_us(start_time) as start_time)" if "start_time" in columns else ""
         stored = f"select {', '.join(columns)} from read_parquet('{lake}/{name}/**/*.parquet', hive_partitioning=true)"
-        in_micros = [
-            tuple(
-                to_ms(value) * 1000 if key == "start_time" else value for key, value in zip(columns, row, strict=True)
-            )
+        times = "replace (epoch_us(start_time) as start_time)" if "start_time" in columns else ""
+        found = duckdb.execute(f"select * {times} from ({stored}) order by 1").fetchall()
+        rows = [
+            [to_ms(value) * 1000 if isinstance(value, datetime) else value for value in row]
             for row in expected.tables[name]
         ]
-        found = duckdb.execute(f"select * {times} from ({stored})").fetchall()
-        assert sorted(found, key=lambda row: row[0]) == sorted(in_micros, key=lambda row: row[0])
+        assert [[*row] for row in found] == rows
         frame = spark.read.schema(etl.TABLES[name]).parquet(f"file://{lake}/{name}").select(*columns)
         assert sorted(rows_of(frame), key=lambda row: row[0]) == expected.tables[name]
 
