@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ import laptop
 
 SECRET = "wJalr%XUtn/Fe%(MI)s+K7MDENG"
 KEYS = f"[AWS]\nAWS_ACCESS_KEY_ID = AKIA\nAWS_SECRET_ACCESS_KEY = {SECRET}\nAWS_SESSION_TOKEN = %%{SECRET}\n"
-Write = Callable[[str | bytes], str]
 
 
 @pytest.fixture(autouse=True)
@@ -30,17 +28,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(etl, "run", go_on)
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
+def write(text: str | bytes) -> str:
     """Writes a dl.cfg in a folder of its own; its path."""
-
-    def to_file(text: str | bytes) -> str:
-        path = tmp_path / "conf" / "dl.cfg"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return str(path)
-
-    return to_file
+    path = Path("conf", "dl.cfg").absolute()
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
 
 
 def settings_of(*arguments: str) -> etl.Settings:
@@ -64,18 +57,18 @@ def test_dl_cfg_as_shipped_has_every_key_with_its_default() -> None:
     assert sorted(keys) == sorted(key for section in etl.DEFAULTS.values() for key in section)
 
 
-def test_what_dl_cfg_leaves_out_has_its_default_and_keys_may_be_in_any_case(write: Write) -> None:
+def test_what_dl_cfg_leaves_out_has_its_default_and_keys_may_be_in_any_case() -> None:
     changed = etl.DEFAULTS | {"LIMITS": {"MAX_REJECTED": "0.5"}}
     assert etl.read_config(write("[LIMITS]\nmax_rejected = 0.5\n")) == changed
 
 
-def test_a_percent_sign_in_a_secret_is_one_and_settings_do_not_show_it(write: Write) -> None:
+def test_a_percent_sign_in_a_secret_is_one_and_settings_do_not_show_it() -> None:
     given = settings_of("--config", write(KEYS))
     assert (given.aws["AWS_SECRET_ACCESS_KEY"], given.aws["AWS_SESSION_TOKEN"]) == (SECRET, f"%%{SECRET}")
     assert SECRET not in repr(given)
 
 
-def test_command_line_over_dl_cfg_over_defaults(write: Write, tmp_path: Path) -> None:
+def test_command_line_over_dl_cfg_over_defaults(tmp_path: Path) -> None:
     config = write("[PATHS]\nINPUT_DATA = mine\n[LIMITS]\nMAX_REJECTED = 0.2\n[PARTITIONS]\nTIME = year\n")
     given = settings_of("--config", config)
     assert given.input == f"file://{tmp_path}/conf/mine"
@@ -111,13 +104,13 @@ URIS = {
 
 
 @pytest.mark.parametrize("given", URIS)
-def test_paths_become_uris(write: Write, tmp_path: Path, given: str) -> None:
+def test_paths_become_uris(tmp_path: Path, given: str) -> None:
     uri = URIS[given].format(home=tmp_path / "home")
     assert settings_of("--input", given).input == uri
     assert settings_of("--config", write(f"[PATHS]\nINPUT_DATA = {given}\n")).input == uri
 
 
-def test_a_relative_path_is_below_dl_cfg_or_where_the_command_is_given(write: Write, tmp_path: Path) -> None:
+def test_a_relative_path_is_below_dl_cfg_or_where_the_command_is_given(tmp_path: Path) -> None:
     config = write("[PATHS]\nINPUT_DATA = ../in\nOUTPUT_DATA = out#1\n")
     given = settings_of("--config", config)
     assert (given.input, given.output) == (f"file://{tmp_path}/in", f"file://{tmp_path}/conf/out#1")
@@ -128,7 +121,7 @@ def test_a_relative_path_is_below_dl_cfg_or_where_the_command_is_given(write: Wr
     ("text", "columns"),
     [("year, artist_id", ("year", "artist_id")), ("ARTIST_ID", ("artist_id",)), ("", ()), (",", ())],
 )
-def test_partitions(write: Write, text: str, columns: tuple[str, ...]) -> None:
+def test_partitions(text: str, columns: tuple[str, ...]) -> None:
     assert settings_of("--config", write(f"[PARTITIONS]\nSONGS = {text}\n")).partitions["songs"] == columns
 
 
@@ -163,9 +156,7 @@ WRONG: dict[str, tuple[str | bytes, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_configuration_is_named_and_no_secret_shown(
-    name: str, write: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_configuration_is_named_and_no_secret_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text, words = WRONG[name]
     error = error_of(capsys, "--config", write(text))
     assert [word for word in words if word not in error] == []
@@ -174,47 +165,24 @@ def test_wrong_configuration_is_named_and_no_secret_shown(
     assert SECRET not in error and SECRET.upper() not in error
 
 
-def test_a_missing_configuration_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "no configuration file none.cfg" in error_of(capsys, "--config", "none.cfg")
-    assert str(tmp_path) in error_of(capsys, "--config", str(tmp_path))  # a folder
-
-
 @pytest.mark.parametrize("place", ["http://x.org/in", "https://bucket.s3.amazonaws.com/in", "S3A://bucket/in", "s3a:/in", "s3a:///in", "s3:in", "ftp://x/in"])  # fmt: skip
 @pytest.mark.parametrize("option", ["--input", "--output", "--report"])
 def test_a_place_that_is_none_is_refused_at_once(capsys: pytest.CaptureFixture[str], place: str, option: str) -> None:
     assert place in error_of(capsys, option, place)
 
 
-@pytest.mark.parametrize("share", ["-1", "2", "1%", "nan", "a lot"])
-def test_max_rejected_on_the_command_line(capsys: pytest.CaptureFixture[str], share: str) -> None:
-    assert repr(share) in error_of(capsys, f"--max-rejected={share}")
-
-
-@pytest.mark.parametrize("option", ["--input", "--output", "--config", "--report", "--max-rejected"])
-def test_an_empty_value_is_not_the_default(capsys: pytest.CaptureFixture[str], option: str) -> None:
-    """As "$UNSET" on a command line gives it: the job must not go on with another folder."""
-    assert f"{option} is empty" in error_of(capsys, option, "")
-
-
 INSIDE = [
-    ("in", "in"),
-    ("in", "in/lake"),
-    ("all/in", "all"),
-    ("in", "in/../in/lake/"),
-    ("in", "link/lake"),  # a symlink to in
-    ("link", "in"),
-    ("s3a://bucket", "s3a://bucket/lake"),
-    ("s3://bucket/in", "s3a://bucket/in/lake"),
-    ("s3a://bucket/lake/in", "s3n://bucket/lake"),
-    ("file:///in", "/in/lake"),
-]
+    ("in", "in"), ("in", "in/lake"), ("all/in", "all"), ("in", "in/../in/lake/"), ("in", "link-to-in/lake"),
+    ("link-to-in", "in"), ("s3a://bucket", "s3a://bucket/lake"), ("s3://bucket/in", "s3a://bucket/in/lake"),
+    ("s3a://bucket/lake/in", "s3n://bucket/lake"), ("file:///in", "/in/lake"),
+]  # fmt: skip
 BESIDE = [("in", "in2"), ("s3a://bucket/in", "s3a://bucket/in-lake"), ("s3a://one/in", "s3a://two/in")]
 
 
 @pytest.mark.parametrize(("source", "output"), INSIDE + BESIDE)
 def test_input_and_output_lie_side_by_side(capsys: pytest.CaptureFixture[str], source: str, output: str) -> None:
     Path("in").mkdir()
-    Path("link").symlink_to("in")
+    Path("link-to-in").symlink_to("in")
     if (source, output) in BESIDE:
         assert settings_of("--input", source, "--output", output).output.endswith(output)
     else:
@@ -234,6 +202,19 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in explained
 
 
-@pytest.mark.parametrize("argument", ["--inputs", "--nonsense", "data", "--report"])
-def test_wrong_usage(capsys: pytest.CaptureFixture[str], argument: str) -> None:
-    assert argument in error_of(capsys, argument)
+# An empty value is not the default: "$UNSET" on a command line must not make the job go on with another folder
+WRONG_USAGE: dict[tuple[str, ...], str] = {
+    **{(word,): word for word in ("--inputs", "--nonsense", "data", "--report")},
+    **{(f"--max-rejected={share}",): repr(share) for share in ("-1", "2", "1%", "nan", "a lot")},
+    **{
+        (f"--{option}", ""): f"--{option} is empty"
+        for option in ("input", "output", "config", "report", "max-rejected")
+    },
+    ("--config", "none.cfg"): "no configuration file none.cfg",
+    ("--config", ".."): "no configuration file ..",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG_USAGE, ids=" ".join)
+def test_wrong_usage_is_named(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    assert WRONG_USAGE[arguments] in error_of(capsys, *arguments)
