@@ -35,8 +35,8 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import reduce
@@ -44,51 +44,55 @@ from itertools import pairwise
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
-if __name__ == "__main__":  # until main hears it, Ctrl-C says no more than this
-    signal.signal(signal.SIGINT, lambda *_: os.write(2, b"etl.py: error: interrupted\n") and os._exit(130))
+
+def interrupt(*_: object) -> None:
+    """Ends the process at once, whatever it waits for: what a run has left at any moment is no harm to the next."""
+    os.write(2, b"etl.py: error: interrupted; each table is whole, and the next run removes what this one has left\n")
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, interrupt)  # before the imports of Spark, which take a second
 
 from pyspark import SparkFiles
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 # --- What goes in and what comes out ---------------------------------------------------------------------------------
 
-TYPES = {
-    "string": T.StringType(),
-    "int": T.IntegerType(),
-    "bigint": T.LongType(),
-    "double": T.DoubleType(),
-    "timestamp": T.TimestampType(),
-}
-
 
 def schema_of(columns: str) -> T.StructType:
     """A schema from "name type, name type"; Spark's own parser of this needs a running JVM."""
-    return T.StructType([T.StructField(name, TYPES[kind]) for name, kind in map(str.split, columns.split(","))])
+    schema = T.StructType()
+    for name, kind in map(str.split, columns.split(", ")):
+        schema.add(name, kind)
+    return schema
 
 
 SONG_SCHEMA = schema_of(
-    "num_songs bigint, artist_id string, artist_latitude double, artist_longitude double, artist_location string, "
-    "artist_name string, song_id string, title string, duration double, year int"
+    "num_songs long, artist_id string, artist_latitude double, artist_longitude double, artist_location string, "
+    "artist_name string, song_id string, title string, duration double, year integer"
 )
 LOG_SCHEMA = schema_of(
-    "artist string, auth string, firstName string, gender string, itemInSession bigint, lastName string, "
+    "artist string, auth string, firstName string, gender string, itemInSession long, lastName string, "
     "length double, level string, location string, method string, page string, registration double, "
-    "sessionId bigint, song string, status bigint, ts bigint, userAgent string, userId string"
+    "sessionId long, song string, status long, ts long, userAgent string, userId string"
 )
 TABLES = {
-    "songs": schema_of("song_id string, title string, artist_id string, year int, duration double"),
+    "songs": schema_of("song_id string, title string, artist_id string, year integer, duration double"),
     "artists": schema_of("artist_id string, name string, location string, latitude double, longitude double"),
     "users": schema_of("user_id string, first_name string, last_name string, gender string, level string"),
-    "time": schema_of("start_time timestamp, hour int, day int, week int, month int, year int, weekday int"),
+    "time": schema_of(
+        "start_time timestamp, hour integer, day integer, week integer, month integer, year integer, weekday integer"
+    ),
     "songplays": schema_of(
         "songplay_id string, start_time timestamp, user_id string, level string, song_id string, artist_id string, "
-        "session_id bigint, location string, user_agent string, year int, month int"
+        "session_id long, location string, user_agent string, year integer, month integer"
     ),
 }
 KEYS = {name: schema.names[0] for name, schema in TABLES.items()}
-DIMENSIONS = ("songs", "artists", "users", "time")
+DIMENSIONS = tuple(name for name in TABLES if name != "songplays")
 SORTED_BY = {name: (key,) for name, key in KEYS.items()} | {
     "songs": ("artist_id", "song_id"),
     "songplays": ("start_time", "songplay_id"),
@@ -100,6 +104,8 @@ OUTPUTS = (*TABLES, REJECTED)
 PLAY_PAGE = "NextSong"
 PLAY_KEY = ("ts", "userId", "sessionId", "itemInSession")
 PLAY_FIELDS = ("level", "song", "artist", "length", "location", "userAgent")
+USER_FIELDS = ("firstName", "lastName", "gender")
+SONG_FIELDS = tuple(name for name in SONG_SCHEMA.names if name != "num_songs")
 MIN_TS, MAX_TS = 946_684_800_000, 253_402_300_799_999  # 2000-01-01 to 9999-12-31, so that seconds are not taken for ms
 
 
@@ -275,27 +281,6 @@ def is_one_object(line: str) -> Column:
     return is_flat | (text.rlike(r"^\s*\{") & is_whole & is_single)
 
 
-def parse_lines(lines: DataFrame, schema: T.StructType) -> DataFrame:
-    """The schema's columns for each line (`value`), and `misfit`: why the line is none of its rows, or null."""
-    with_broken = T.StructType([*schema, T.StructField("broken", T.StringType())])
-    options = {
-        "columnNameOfCorruptRecord": "broken",
-        "allowSingleQuotes": "false",
-        "allowNonNumericNumbers": "false",
-    }
-    parsed = F.from_json(F.when(is_one_object("value"), F.col("value")), with_broken, options)
-    fits = F.col("parsed").isNotNull() & F.col("parsed.broken").isNull()
-    doubles = [F.abs(f"parsed.{f.name}") == float("inf") for f in schema if f.dataType == T.DoubleType()]
-    misfit = (
-        F.when(F.encode("value", "UTF-8") != F.col("value").cast("binary"), "not UTF-8; the line is kept in base64")
-        .when(~fits, "not one JSON object that fits the schema")
-        .when(F.coalesce(F.greatest(*doubles), F.lit(False)), "a number is too large")
-    )
-    return lines.withColumn("parsed", parsed).select(
-        *(f"parsed.{name}" for name in schema.names), misfit.alias("misfit"), "value", "source_file"
-    )
-
-
 def read_lines(spark: SparkSession, folder: str) -> DataFrame:
     """The lines of all JSON files below a folder: `value` and `source_file`. Blank lines are none."""
     return (
@@ -307,38 +292,56 @@ def read_lines(spark: SparkSession, folder: str) -> DataFrame:
     )
 
 
-def with_rejects(rows: DataFrame, columns: list[str], reason: Column) -> DataFrame:
-    """The columns, and for a rejected line its reason, its source_file and the whole line (else null)."""
-    is_rejected = F.col("reason").isNotNull()
-    line = F.when(F.col("reason").startswith("not UTF-8"), F.base64(F.col("value").cast("binary"))).otherwise(
-        F.col("value")
+def read_rows(
+    spark: SparkSession, folder: str, schema: T.StructType, columns: Sequence[str], reason: Column
+) -> DataFrame:
+    """A row per line below a folder: the wanted columns of the schema, reason, source_file, line.
+
+    The last three are null but for rejected lines: those that are none of the schema's rows, and those for which the
+    given column has a reason.
+    """
+    with_broken = T.StructType([*schema, T.StructField("broken", T.StringType())])
+    options = {"columnNameOfCorruptRecord": "broken", "allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
+    parsed = F.from_json(F.when(is_one_object("value"), F.col("value")), with_broken, options)
+    fits = F.col("parsed").isNotNull() & F.col("parsed.broken").isNull()
+    doubles = [F.abs(f"parsed.{f.name}") == float("inf") for f in schema if f.dataType == T.DoubleType()]
+    is_utf8 = F.encode("value", "UTF-8") == F.col("value").cast("binary")
+    misfit = (
+        F.when(~is_utf8, "not UTF-8; the line is kept in base64")
+        .when(~fits, "not one JSON object that fits the schema")
+        .when(F.coalesce(F.greatest(*doubles), F.lit(False)), "a number is too large")
     )
-    return rows.withColumn("reason", F.coalesce("misfit", reason)).select(
-        *columns,
-        "reason",
-        F.when(is_rejected, F.col("source_file")).alias("source_file"),
-        F.when(is_rejected, line).alias("line"),
+    is_rejected = F.col("reason").isNotNull()
+    line = F.when(is_utf8, F.col("value")).otherwise(F.base64(F.col("value").cast("binary")))
+    return (
+        read_lines(spark, folder)
+        .withColumn("parsed", parsed)
+        .select("parsed.*", misfit.alias("misfit"), "value", "source_file")
+        .withColumn("reason", F.coalesce("misfit", reason))
+        .select(
+            *columns,
+            "reason",
+            F.when(is_rejected, F.col("source_file")).alias("source_file"),
+            F.when(is_rejected, line).alias("line"),
+        )
     )
 
 
 def read_songs(spark: SparkSession, folder: str) -> DataFrame:
     """The song rows of a folder, and its rejected lines (those with a reason)."""
-    rows = parse_lines(read_lines(spark, folder), SONG_SCHEMA)
     reason = F.when(~is_known("song_id") | ~is_known("artist_id"), "song_id or artist_id is missing")
-    return with_rejects(rows, [name for name in SONG_SCHEMA.names if name != "num_songs"], reason)
+    return read_rows(spark, folder, SONG_SCHEMA, SONG_FIELDS, reason)
 
 
 def read_logs(spark: SparkSession, folder: str) -> DataFrame:
     """The events of a folder, and its rejected lines (those with a reason)."""
-    rows = parse_lines(read_lines(spark, folder), LOG_SCHEMA)
     is_unkeyed = F.col("ts").isNull() | ~is_known("userId") | F.col("sessionId").isNull()
     reason = (
         F.when(F.col("page").isNull(), "page is missing")
         .when(~F.col("ts").between(MIN_TS, MAX_TS), "ts is not in UTC milliseconds between 2000 and 9999")
         .when((F.col("page") == PLAY_PAGE) & is_unkeyed, "a play without ts, userId or sessionId")
     )
-    columns = [*PLAY_KEY, "page", *PLAY_FIELDS, "firstName", "lastName", "gender"]
-    return with_rejects(rows, columns, reason)
+    return read_rows(spark, folder, LOG_SCHEMA, [*PLAY_KEY, "page", *PLAY_FIELDS, *USER_FIELDS], reason)
 
 
 # --- Checks: what must hold before anything is written ---------------------------------------------------------------
@@ -431,13 +434,15 @@ def write_id(file: str) -> str:
     return match[1] if match else ""
 
 
-def arrange(table: DataFrame, rows: int, folders: int, partitions: tuple[str, ...], sort: tuple[str, ...]) -> DataFrame:
-    """The frame, spread over tasks as it is to be written: one file in a small folder, several in a large one."""
-    if partitions and rows < SMALL_FOLDER_ROWS * folders:
-        threads = table.sparkSession.sparkContext.defaultParallelism
-        spread = table.repartition(min(threads, -(-folders // FOLDERS_PER_TASK)), *partitions)
-    else:
-        spread = table.hint("rebalance", *partitions)
+def arrange(table: DataFrame, partitions: tuple[str, ...], sort: tuple[str, ...]) -> DataFrame:
+    """The frame as it is to be written: sorted, in one file for a small folder and in several for a large one."""
+    spread = table.hint("rebalance", *partitions)
+    if set(partitions) - {"year", "month"}:  # maybe thousands of small folders, which one task would write for hours
+        folders = F.size(F.collect_set(F.struct(*partitions)))
+        rows, number = table.agg(F.count("*"), folders).first() or (0, 0)
+        if rows < SMALL_FOLDER_ROWS * number:
+            threads = table.sparkSession.sparkContext.defaultParallelism
+            spread = table.repartition(min(threads, -(-number // FOLDERS_PER_TASK)), *partitions)
     return spread.sortWithinPartitions(*partitions, *(column for column in sort if column not in partitions))
 
 
@@ -453,7 +458,9 @@ class Lake:
     def __init__(self, spark: SparkSession, root: str, run_id: str, partitions: dict[str, tuple[str, ...]]) -> None:
         self.spark, self.run_id, self.partitions = spark, run_id, partitions
         self.fs, self.root = open_path(spark, f"{root}/")
-        self.lock = self._path(LOCK + run_id)
+        pids = os.getpid(), java(spark, "java.lang.ProcessHandle").current().pid()
+        who = (socket.gethostname(), *map(str, pids), spark.sparkContext.applicationId)
+        self.lock = self._path(LOCK + ",".join((run_id, *who)))
         self.published: list[str] = []  # tables of which this run's rows are proven
         self.mixed: set[str] = set()  # tables that may hold files of two runs
 
@@ -463,10 +470,10 @@ class Lake:
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Holds the lake for this run. What fails is raised as a JobError that tells the state of the lake."""
-        stop, is_new = threading.Event(), not self.fs.exists(self.root)
+        stop = threading.Event()
         heart = threading.Thread(target=self._renew_lock, args=[stop], daemon=True)
         try:
-            self._write_lock()
+            write_text(self.fs, self.lock, "")
             heart.start()
             self._refuse_others()
             write_text(self.fs, self._path("_probe"), "")
@@ -476,43 +483,32 @@ class Lake:
             raise JobError(explain(error), self._state()) from error
         finally:
             stop.set()
-            if heart.is_alive():
-                heart.join()
             with contextlib.suppress(Exception):  # the storage may be gone; the lock ends with this process
+                heart.join()
                 self.fs.delete(self.lock, False)
-                if is_new and not self.fs.listStatus(self.root):
-                    self.fs.delete(self.root, False)
-
-    def _write_lock(self) -> None:
-        pids = [os.getpid(), java(self.spark, "java.lang.ProcessHandle").current().pid()]
-        who = {"host": socket.gethostname(), "pids": pids, "application": self.spark.sparkContext.applicationId}
-        write_text(self.fs, self.lock, json.dumps(who))
+                self.fs.delete(self.root, False)  # where a first run has failed: only an empty folder can go so
 
     def _renew_lock(self, stop: threading.Event) -> None:
         """Until the run ends, or another has taken it for dead; one missed beat is no harm."""
         while not stop.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(Exception):
                 if self.fs.exists(self.lock):
-                    self._write_lock()
+                    write_text(self.fs, self.lock, "")
 
     def _refuse_others(self) -> None:
         """JobError where another run is alive, or where a table's folder has data files that are not this job's."""
         times = {status.getPath().getName(): status.getModificationTime() for status in self.fs.listStatus(self.root)}
         now = times.pop(self.lock.getName())  # in the file system's own time
+        processes = java(self.spark, "java.lang.ProcessHandle")
         for name in (name for name in times if name.startswith(LOCK)):
-            stream = self.fs.open(self._path(name))
-            who = json.loads(java(self.spark, "org.apache.commons.io.IOUtils").toString(stream, "UTF-8") or "{}")
-            stream.close()
-            pids = [
-                pid for pid in who.get("pids", ()) if java(self.spark, "java.lang.ProcessHandle").of(pid).isPresent()
-            ]
-            is_gone = who.get("host") == socket.gethostname() and not pids
+            run_id, host, *pids, application = name.removeprefix(LOCK).split(",")
+            is_gone = host == socket.gethostname() and not any(processes.of(int(pid)).isPresent() for pid in pids)
             is_silent = now - times[name] > DEAD_AFTER_SECONDS * 1000
             # this application has the lock of its earlier attempt on YARN, or of an earlier run in this session
-            if not (is_gone or is_silent or who.get("application") == self.spark.sparkContext.applicationId):
+            if not (is_gone or is_silent or application == self.spark.sparkContext.applicationId):
                 raise JobError(
-                    f"another run is at work on {self.root.toString()}: run {name.removeprefix(LOCK)}, process "
-                    f"{who.get('pids', '?')[0]} on {who.get('host', '?')}; wait for it to end"
+                    f"another run is at work on {self.root.toString()}: run {run_id}, process {pids[0]} on {host}; "
+                    "wait for it to end"
                 )
             self.fs.delete(self._path(name), False)
         if not {MARKER, OLD_MARKER} & times.keys():
@@ -548,17 +544,13 @@ class Lake:
         """Replaces a table's rows by the frame's."""
         if not self.fs.exists(self.lock):
             raise JobError(f"another run has taken over {self.root.toString()}: run {self.run_id} was silent too long")
-        started, partitions = time.monotonic(), self.partitions.get(name, ())
+        started = time.monotonic()
         self._tidy(self._path(name))
         before = self._files(name)
-        rows, folders = table.agg(F.count("*"), F.countDistinct(*partitions, F.lit(1))).first() or (0, 0)
         appending = time.monotonic()
         self.mixed.add(name)
         try:
-            if rows or name != REJECTED:  # an empty table is a file with its columns, so that readers find them
-                self._append(
-                    name, arrange(table, rows, folders, partitions, SORTED_BY[name]), partitions if rows else ()
-                )
+            rows = self._append(name, table)
             new = self._new_files(name, before)
             if (found := self._count(name, table.schema, new)) != rows:
                 raise JobError(f"it has {found:,} rows after the write instead of {rows:,}")
@@ -572,12 +564,23 @@ class Lake:
         seconds = {"seconds": time.monotonic() - started, "mixed_seconds": time.monotonic() - appending}
         return {**sizes, **seconds, "strangers": [file for file in before if not write_id(file)]}
 
-    def _append(self, name: str, table: DataFrame, partitions: tuple[str, ...]) -> None:
-        path = self._path(name).toString()
-        writer = table.write.mode("append").partitionBy(*partitions)
+    def _append(self, name: str, table: DataFrame) -> int:
+        """Appends the rows to a table; how many they are."""
+        if name == REJECTED and table.isEmpty():
+            return 0
+        partitions = self.partitions.get(name, ())
+        rows = self._write(name, arrange(table, partitions, SORTED_BY[name]), partitions)
+        if not rows and partitions:  # an empty table is a file with its columns, so that readers find them
+            self._write(name, table.coalesce(1), ())
+        return rows
+
+    def _write(self, name: str, table: DataFrame, partitions: tuple[str, ...]) -> int:
+        path, written = self._path(name).toString(), Observation()
+        writer = table.observe(written, F.count(F.lit(1)).alias("rows")).write.mode("append").partitionBy(*partitions)
         writer = writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", False)
         writer = writer.option("mapreduce.output.basename", f"part-{self.run_id}")  # Spark 3.5 does not know it
         writer.json(path) if name == REJECTED else writer.parquet(path)
+        return int(written.get["rows"])
 
     def _new_files(self, name: str, before: dict[str, int]) -> dict[str, int]:
         """The files of this run's write, with their sizes: those with its id, or where none has one, the new write's.
@@ -664,20 +667,22 @@ class Settings:
 
 
 @contextlib.contextmanager
-def configured(spark: SparkSession) -> Iterator[Callable[[DataFrame], DataFrame]]:
-    """The SQL settings of a run, and a way to keep frames in memory; both end with it, as the session may be shared."""
-    before = {key: spark.conf.get(key, None) for key in SQL_CONF}
-    kept: list[DataFrame] = []
+def session_of(spark: SparkSession) -> Iterator[tuple[SparkSession, Callable[[DataFrame], DataFrame]]]:
+    """A session of its own for a run, so that the given one stays as it is; and a way to keep frames until its end."""
+    session, kept = spark.newSession(), list[DataFrame]()
+    for key, value in SQL_CONF.items():
+        session.conf.set(key, value)
+
+    def keep(frame: DataFrame) -> DataFrame:
+        kept.append(frame)
+        return frame.persist()
+
     try:
-        for key, value in SQL_CONF.items():
-            spark.conf.set(key, value)
-        yield lambda frame: kept.append(frame.persist()) or frame  # type: ignore[func-returns-value]
+        yield session, keep
     finally:
         with contextlib.suppress(Exception):  # the JVM may have died
             for frame in kept:
                 frame.unpersist()
-            for key, old in before.items():
-                spark.conf.unset(key) if old is None else spark.conf.set(key, old)
 
 
 def list_files(spark: SparkSession, folder: str, rows: DataFrame) -> int:
@@ -736,12 +741,12 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = sa
         steps[name] = steps.get(name, 0) + seconds
         say(f"{text:<60} {seconds:8.1f} s")
 
-    with configured(spark) as keep:
+    with session_of(spark) as (session, keep):
         folders = {name: f"{settings.input}/{name}" for name in ("song_data", "log_data")}
-        song_lines, log_lines = read_songs(spark, folders["song_data"]), read_logs(spark, folders["log_data"])
+        song_lines, log_lines = read_songs(session, folders["song_data"]), read_logs(session, folders["log_data"])
         lines = {"song_data": song_lines, "log_data": log_lines}
-        inputs = {name: {"files": list_files(spark, folders[name], rows)} for name, rows in lines.items()}
-        lake = Lake(spark, settings.output, run_id, settings.partitions)
+        inputs = {name: {"files": list_files(session, folders[name], rows)} for name, rows in lines.items()}
+        lake = Lake(session, settings.output, run_id, settings.partitions)
         with lake.claimed():
             for name, rows in lines.items():
                 inputs[name] |= count_lines(folders[name], keep(rows), settings.max_rejected)
@@ -823,6 +828,7 @@ def read_config(path: str | None) -> dict[str, dict[str, str]]:
     """The sections of dl.cfg with all their keys, over the defaults; ConfigError names what is wrong."""
     parser = configparser.ConfigParser(interpolation=None, default_section="")  # a secret may hold a %
     parser.optionxform = str.upper  # type: ignore[assignment,method-assign]
+    parser.read_dict(DEFAULTS)
     try:
         if path:
             with open(path, encoding="utf-8-sig") as file:
@@ -833,22 +839,19 @@ def read_config(path: str | None) -> dict[str, dict[str, str]]:
         problem = re.sub("(?<!^)(?=[A-Z])", " ", type(error).__name__.removesuffix("Error")).lower()
         line = getattr(error, "lineno", None) or next(iter(getattr(error, "errors", [])), ("?",))[0]
         raise ConfigError(f"{path}, line {line}: {problem}; each line is [SECTION] or KEY = value") from None
-    for section in parser.sections():
+    config = {section: dict(parser[section]) for section in parser.sections()}
+    for section, values in config.items():
         if section not in DEFAULTS:
             raise ConfigError(f"{path}: unknown section [{section}]; known are {', '.join(DEFAULTS)}")
-        for key, value in parser[section].items():
+        for key, value in values.items():
+            place = f"{path}: {key} in [{section}]"
             if key not in DEFAULTS[section]:
                 raise ConfigError(f"{path}: unknown key {key} in [{section}]; known are {', '.join(DEFAULTS[section])}")
             if value[:1] in ("'", '"') or re.search(r"\s[#;]", value):
-                raise ConfigError(
-                    f"{path}: {key} in [{section}] has quotes around it or a comment behind; take them away"
-                )
+                raise ConfigError(f"{place} has quotes around it or a comment behind; take them away")
             if not value and section == "PATHS":
-                raise ConfigError(f"{path}: {key} in [PATHS] is empty")
-    return {
-        section: {key: parser.get(section, key, fallback=value) for key, value in keys.items()}
-        for section, keys in DEFAULTS.items()
-    }
+                raise ConfigError(f"{place} is empty")
+    return config
 
 
 def to_uri(path: str, folder: str, spark: SparkSession | None = None) -> str:
@@ -911,8 +914,6 @@ def make_settings(options: argparse.Namespace, spark: SparkSession | None = None
 
 # --- The command -----------------------------------------------------------------------------------------------------
 
-CLEAN_UP_SECONDS = 20  # which an interrupted run has, unless it is interrupted again
-
 
 def explain(error: BaseException | None) -> str:
     """One line that says what went wrong, out of the hundred that Spark and Py4J say."""
@@ -971,41 +972,29 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def work(options: argparse.Namespace, sessions: list[SparkSession]) -> None:
-    """The whole job; adds its session to the given ones, of which a first one, a notebook's, is used and left alone."""
+def start(options: argparse.Namespace, shared: SparkSession | None) -> tuple[SparkSession, Settings]:
+    """The session and the settings of this run; ConfigError where they cannot be had."""
     if is_submitted():
-        sessions += [] if sessions else [SparkSession.builder.getOrCreate()]
-        settings = make_settings(options, sessions[0])
-    else:
-        settings = make_settings(options)
-        if not importlib.util.find_spec("laptop"):
-            raise ConfigError("laptop.py is not beside etl.py; without it, spark-submit runs the job")
-        import laptop
+        spark = shared or in_thread(SparkSession.builder.getOrCreate)
+        return spark, make_settings(options, spark)
+    settings = make_settings(options)
+    if not importlib.util.find_spec("laptop"):
+        raise ConfigError("laptop.py is not beside etl.py; without it, spark-submit runs the job")
+    import laptop
 
-        sessions += [] if sessions else [laptop.create_session(settings, options.verbose)]
-    spark = sessions[0]
-    if settings.report:  # what forbids it is known before the work
-        try:
-            write_text(*open_path(spark, settings.report), '{"state": "started"}\n')
-        except Exception as error:
-            raise ConfigError(f"--report: {explain(error)}") from error
-    report = run(spark, settings)
-    say(show(report))
+    return shared or in_thread(lambda: laptop.create_session(settings, options.verbose)), settings
+
+
+def in_thread(work: Callable[[], SparkSession]) -> SparkSession:
+    """Starts Spark in another thread than the main one, where PySpark would take Ctrl-C for itself."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
+
+
+def write_report(spark: SparkSession, settings: Settings, report: dict[str, Any]) -> None:
+    """Writes the report as JSON, where one is asked for."""
     if settings.report:
-        try:
-            write_text(*open_path(spark, settings.report), json.dumps(report, indent=1) + "\n")
-        except JobError as error:
-            raise JobError(str(error), "the lake is written, its report is not") from error
-
-
-def cancel(job: Future[None], sessions: list[SparkSession]) -> None:
-    """Ends the job's work, and gives it some seconds to clean up; none at a second Ctrl-C."""
-    give_up = time.monotonic() + CLEAN_UP_SECONDS
-    with contextlib.suppress(KeyboardInterrupt):
-        while sessions and not job.done() and time.monotonic() < give_up:
-            with contextlib.suppress(Exception):
-                sessions[0].sparkContext.cancelAllJobs()
-            wait([job], timeout=0.5)
+        write_text(*open_path(spark, settings.report), json.dumps(report, indent=1) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -1014,40 +1003,35 @@ def main(argv: list[str] | None = None) -> int:
         pass
     os.close(number)
     sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
-    sessions = [session for session in [SparkSession.getActiveSession()] if session]
-    is_own, problem = not sessions, ""
-    job: Future[None] = Future()  # until it is one
+    spark = shared = SparkSession.getActiveSession()  # a notebook's session is used, and not stopped
+    is_verbose = "--verbose" in (argv or sys.argv)
     try:
-        options = parse_options(argv)
-        # in a thread of its own, because a call to the JVM can't be interrupted
-        job = ThreadPoolExecutor(1).submit(work, options, sessions)
-        wait([job])
-    except ConfigError as wrong:
-        print(f"etl.py: error: {wrong}", file=sys.stderr)
-        return wrong.exit_code
-    except KeyboardInterrupt:
-        problem = "interrupted"
-        cancel(job, sessions)
-    error = job.exception() if job.done() else None
-    if is_own and sessions and job.done():
-        with contextlib.suppress(Exception, KeyboardInterrupt):  # the JVM may have died
-            sessions[0].stop()
-    if job.done() and not error:
+        spark, settings = start(parse_options(argv), shared)
+        try:
+            write_report(spark, settings, {"state": "started"})  # what forbids it is known before the work
+        except Exception as error:
+            raise ConfigError(f"--report: {explain(error)}") from error
+        report = run(spark, settings)
+        say(show(report))
+        try:
+            write_report(spark, settings, report)
+        except JobError as error:
+            raise JobError(str(error), "the lake is written, its report is not") from error
         return 0
-    if error and options.verbose:
-        traceback.print_exception(error)
-    code = 130 if problem else getattr(error, "exit_code", 1)
-    is_cut = sessions and not job.done()
-    state = "files of both runs may lie in its tables until the next run" if is_cut else "the lake is unchanged"
-    problem = (problem or explain(error)) + ("" if code == 2 else f"; {getattr(error, 'state', state)}")
-    with contextlib.suppress(OSError):
-        print(f"etl.py: error: {problem}", file=sys.stderr, flush=True)
-    if not job.done():
-        os._exit(code)  # it waits for an answer that does not come, and Python would wait for it
-    return code
+    except Exception as error:
+        if is_verbose:
+            traceback.print_exc()
+        code = getattr(error, "exit_code", 1)
+        state = "" if code == 2 else f"; {getattr(error, 'state', 'the lake is unchanged')}"
+        with contextlib.suppress(OSError):
+            print(f"etl.py: error: {explain(error)}{state}", file=sys.stderr, flush=True)
+        return code
+    finally:
+        if spark and not shared:
+            with contextlib.suppress(Exception):  # the JVM may have died
+                spark.stop()
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal and a scheduler send them
-        signal.signal(number, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
     sys.exit(main())

@@ -29,6 +29,7 @@ CONF = {
     "spark.ui.enabled": "false",
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "8",
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",  # 2 million events: 9 of 73 s less, 54 MB more
 }
 LOCAL_FILES_CONF = {
     # no .crc files, and no chmod process for each file; S3A can't do with it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -55,18 +56,48 @@ def spark() -> Iterator[SparkSession]:
     session.stop()
 
 
+@pytest.fixture(scope="module")
+def interpreted(spark: SparkSession) -> Iterator[None]:
+    """Spark without code of its own for each plan: with a few rows, compiling it is most of the work."""
+    off = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    for key, value in off.items():
+        spark.conf.set(key, value)
+    yield
+    for key in off:
+        spark.conf.unset(key)
+
+
 @pytest.fixture(scope="session")
 def sample_lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The path of the sample's lake, as etl.run makes it. Read only: a test that changes it works on a copy."""
     lake = tmp_path_factory.mktemp("sample") / "lake"
-    etl.run(spark, settings(SAMPLE, lake), say=lambda line: None)
+    run(spark, SAMPLE, lake)
     return str(lake)
+
+
+@pytest.fixture(scope="session")
+def small_lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lake of two songs and a play. Read only."""
+    folder = tmp_path_factory.mktemp("small")
+    run(spark, write_small(folder / "in"), folder / "lake")
+    return folder / "lake"
+
+
+@pytest.fixture
+def lake(small_lake: Path, tmp_path: Path) -> Path:
+    """A copy of that lake, for a test to change."""
+    return Path(shutil.copytree(small_lake, tmp_path / "lake"))
 
 
 def settings(source: Path, output: Path, **changes: Any) -> etl.Settings:
     """Settings on local folders, as shipped but for the changes."""
     partitions = {"songs": ("year",), "time": ("year", "month"), "songplays": ("year", "month")}
     return replace(etl.Settings(f"file://{source}", f"file://{output}", partitions), **changes)
+
+
+def run(spark: SparkSession, source: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    """Runs the job in the tests' session; its report."""
+    return etl.run(spark, settings(source, output, **changes), say=lambda line: None)
 
 
 def run_etl(

@@ -1,9 +1,9 @@
-"""Frames and lakes as plain Python rows, so that a test compares all of it at once."""
+"""Frames as plain Python rows, so that a test compares all of one at once."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -13,7 +13,6 @@ from pyspark.sql import types as T
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 Row = tuple[Any, ...]
-Pairs = Mapping[str, tuple[dict[str, Any], dict[str, Any]]]
 
 
 def utc(*when: int, ms: int = 0) -> datetime:
@@ -31,23 +30,21 @@ def make_frame(spark: SparkSession, schema: T.StructType, *rows: dict[str, Any])
     Not by createDataFrame, each of whose partitions starts a Python process whenever it is read.
     """
     text = json.dumps(rows, default=datetime.isoformat)
-    return spark.range(1).select(F.inline(F.from_json(F.lit(text), T.ArrayType(schema))))
+    return spark.range(0, 1, 1, 1).select(F.inline(F.from_json(F.lit(text), T.ArrayType(schema))))
 
 
-def chosen_by(
-    build: Callable[[DataFrame], DataFrame], spark: SparkSession, schema: T.StructType, key: str, pairs: Pairs
-) -> dict[str, Row]:
-    """Of each pair of input rows, in both orders ("name", "name reversed"), the row that a builder keeps, less its key.
+def both_orders(key: str, cases: Mapping[str, tuple[dict[str, Any], ...]]) -> tuple[list[dict[str, Any]], ...]:
+    """The rows of all cases, each case under two keys of its own, as it stands and reversed; and the first row of each.
 
-    One job for all of them.
+    So a builder must make of the rows just what it makes of the first ones.
     """
-    rows = [
-        row | {key: f"{name}{way}"}
-        for name, pair in pairs.items()
-        for way, ordered in (("", pair), (" reversed", pair[::-1]))
-        for row in ordered
-    ]
-    return {row[0]: row[1:] for row in rows_of(build(make_frame(spark, schema, *rows)))}
+    keyed = {
+        f"{name}{way}": [row | {key: f"{name}{way}"} for row in rows]
+        for name, rows in cases.items()
+        for way in ("", " reversed")
+    }
+    ordered = [row for name, rows in keyed.items() for row in (rows[::-1] if name.endswith(" reversed") else rows)]
+    return ordered, [rows[0] for rows in keyed.values()]
 
 
 def in_order(row: Row) -> list[tuple[bool, str]]:
@@ -56,29 +53,18 @@ def in_order(row: Row) -> list[tuple[bool, str]]:
 
 def rows_of(frame: DataFrame) -> list[Row]:
     """The rows in a fixed order; timestamps as the instants they are, whatever this process's time zone."""
-    times = [number for number, field in enumerate(frame.schema) if field.dataType == T.TimestampType()]
+    times = [number for number, (_, kind) in enumerate(frame.dtypes) if kind == "timestamp"]
     plain = frame.select(
-        *(
-            F.unix_micros(field.name).alias(field.name) if number in times else F.col(field.name)
-            for number, field in enumerate(frame.schema)
-        )
+        *(F.unix_micros(name).alias(name) if kind == "timestamp" else name for name, kind in frame.dtypes)
     )
 
     def convert(number: int, value: Any) -> Any:
         return EPOCH + timedelta(microseconds=value) if number in times and value is not None else value
 
-    rows = [tuple(convert(number, value) for number, value in enumerate(row)) for row in plain.collect()]
-    return sorted(rows, key=in_order)
+    return sorted((tuple(convert(*each) for each in enumerate(row)) for row in plain.collect()), key=in_order)
 
 
-def assert_frame(frame: DataFrame, schema: T.StructType, *rows: Row) -> None:
-    """The frame has these columns, of these types and in this order, and these rows."""
-    assert [(field.name, field.dataType) for field in frame.schema] == [
-        (field.name, field.dataType) for field in schema
-    ]
+def assert_frame(frame: DataFrame, columns: str, *rows: Row) -> None:
+    """The frame has these columns ("name type, name type"), in this order, and these rows."""
+    assert ", ".join(map(" ".join, frame.dtypes)) == columns
     assert rows_of(frame) == sorted(rows, key=in_order)
-
-
-def assert_same_in_any_order(first: DataFrame, second: DataFrame) -> None:
-    assert first.schema == second.schema
-    assert rows_of(first) == rows_of(second)

@@ -5,24 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-from frames import Row, assert_frame, assert_same_in_any_order, chosen_by
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import types as T
+from frames import assert_frame, both_orders
+from pyspark.sql import DataFrame
 
 import etl
 
 Frame = Callable[..., DataFrame]
-
-SCHEMA = T.StructType(
-    [
-        T.StructField("artist_id", T.StringType()),
-        T.StructField("name", T.StringType()),
-        T.StructField("location", T.StringType()),
-        T.StructField("latitude", T.DoubleType()),
-        T.StructField("longitude", T.DoubleType()),
-    ]
-)
+COLUMNS = "artist_id string, name string, location string, latitude double, longitude double"
+NOWHERE = (None, None)
 
 
 def song(
@@ -40,38 +30,21 @@ def row(song: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(song[name] for name in names)
 
 
-NOWHERE = (None, None)
-
-
-def test_keeps_every_artist_with_its_own_values(frame: Frame) -> None:
-    songs = [song(), song("Trío", "Malmö", (-1.5, 0.0)) | {"artist_id": "A2"}]
-    assert_frame(etl.build_artists(frame(etl.SONG_SCHEMA, *songs)), SCHEMA, *map(row, songs))
+def test_an_artist_has_its_own_values_and_null_for_what_is_unknown(frame: Frame) -> None:
+    whole = [song(), song("Trío", "Malmö", (-1.5, 0.0)) | {"artist_id": "A2"}]
+    bare, empty = {"song_id": "S1", "artist_id": "A3"}, song(location="") | {"artist_id": "A4"}
+    unknown = [("A3", None, None, None, None), ("A4", "Duo", None, 59.9, 10.7)]
+    artists = etl.build_artists(frame(etl.SONG_SCHEMA, *whole, bare, empty))
+    assert_frame(artists, COLUMNS, *map(row, whole), *unknown)
 
 
 def test_no_songs_give_no_rows(frame: Frame) -> None:
-    assert_frame(etl.build_artists(frame(etl.SONG_SCHEMA)), SCHEMA)
+    assert_frame(etl.build_artists(frame(etl.SONG_SCHEMA)), COLUMNS)
 
 
-def test_an_artist_with_many_songs_counts_once(frame: Frame) -> None:
-    songs = [song(song_id=f"S{number}") for number in range(4)]
-    assert_frame(etl.build_artists(frame(etl.SONG_SCHEMA, *songs)), SCHEMA, row(song()))
-
-
-def test_an_artist_with_nothing_but_its_id_has_nulls(frame: Frame) -> None:
-    bare = frame(etl.SONG_SCHEMA, {"song_id": "S1", "artist_id": "A1"})
-    assert_frame(etl.build_artists(bare), SCHEMA, ("A1", None, None, None, None))
-
-
-def test_an_empty_location_is_stored_as_null(frame: Frame) -> None:
-    assert_frame(etl.build_artists(frame(etl.SONG_SCHEMA, song(location=""))), SCHEMA, ("A1", "Duo", None, 59.9, 10.7))
-
-
-def test_half_of_a_coordinate_is_kept(frame: Frame) -> None:
-    half = song(place=(59.9, None))
-    assert_frame(etl.build_artists(frame(etl.SONG_SCHEMA, half)), SCHEMA, row(half))
-
-
-BETTER_AND_WORSE = {
+BEST_FIRST = {
+    "many songs count once": tuple(song(song_id=f"S{number}") for number in range(4)),
+    "half of a coordinate is kept": (song(place=(59.9, None)),),
     "location before name": (song("A long name"), song("B", None)),
     "empty location is unknown": (song("A long name"), song("B", "")),
     "coordinates before name": (song("A long name"), song("B", place=NOWHERE)),
@@ -90,34 +63,10 @@ BETTER_AND_WORSE = {
     "null location first": (song(location=None), song(location="Ard", place=(1.0, None))),
     "lowest latitude": (song(place=(-3.0, 5.0)), song(place=(2.0, 1.0))),
     "lowest longitude": (song(place=(2.0, -7.0)), song(place=(2.0, 1.0))),
-}
+    "values are not mixed": (song("Name", None, (1.0, 2.0)), song("Long name", "Oslo", NOWHERE), song("N", None, NOWHERE)),
+}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def chosen(spark: SparkSession) -> dict[str, Row]:
-    return chosen_by(etl.build_artists, spark, etl.SONG_SCHEMA, "artist_id", BETTER_AND_WORSE)
-
-
-@pytest.mark.parametrize("name", BETTER_AND_WORSE)
-def test_of_two_rows_the_better_is_kept(chosen: dict[str, Row], name: str) -> None:
-    better = row(BETTER_AND_WORSE[name][0])[1:]
-    assert (chosen[name], chosen[f"{name} reversed"]) == (better, better)
-
-
-def test_values_of_rows_are_not_mixed(frame: Frame) -> None:
-    rows = [song("Long name", "Oslo", NOWHERE), song("Name", None, (1.0, 2.0)), song("N", None, NOWHERE)]
-    assert_frame(etl.build_artists(frame(etl.SONG_SCHEMA, *rows)), SCHEMA, row(rows[1]))
-
-
-def test_the_order_and_place_of_rows_do_not_matter(frame: Frame) -> None:
-    rows = [
-        song(f"n{n % 4}", ("", "x", None)[n % 3], (n % 2, n % 5), f"S{n % 9}") | {"artist_id": f"A{n % 7}"}
-        for n in range(60)
-    ]
-    rows = [
-        row | {"artist_latitude": float(row["artist_latitude"]), "artist_longitude": float(row["artist_longitude"])}
-        for row in rows
-    ]
-    there = etl.build_artists(frame(etl.SONG_SCHEMA, *rows).coalesce(1))
-    back = etl.build_artists(frame(etl.SONG_SCHEMA, *reversed(rows)).repartition(5))
-    assert_same_in_any_order(there, back)
+def test_of_an_artists_songs_the_best_row_is_kept_whole(frame: Frame) -> None:
+    songs, best = both_orders("artist_id", BEST_FIRST)
+    assert_frame(etl.build_artists(frame(etl.SONG_SCHEMA, *songs)), COLUMNS, *map(row, best))

@@ -7,20 +7,23 @@ them fit into one input and one Spark job. The oracle computes each universe alo
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import oracle
 import pytest
 from conftest import write_lines
-from frames import rows_of
+from frames import Row, rows_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 import etl
 
 UNIVERSES = 150
+Universe = tuple[list[dict[str, Any]], list[dict[str, Any]]]  # its songs and events
 KEYS = {"songs": 0, "artists": 0, "users": 0, "songplays": 2}  # the column that holds a universe's prefix
 
 # Few values, so that copies, ties and matches are frequent; with nulls, empty texts and what sorts oddly.
@@ -54,7 +57,7 @@ events: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 @st.composite
-def universe(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def universe(draw: st.DrawFn) -> Universe:
     """Songs and events; some events play one of the songs, and some come twice with a change."""
     catalogue = draw(st.lists(songs, min_size=1, max_size=6))
     log = draw(st.lists(events, min_size=1, max_size=8))
@@ -66,7 +69,7 @@ def universe(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     return catalogue, log
 
 
-def universes() -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+def universes() -> list[Universe]:
     found = []
 
     @settings(
@@ -74,7 +77,7 @@ def universes() -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(universe())
-    def collect(example: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
+    def collect(example: Universe) -> None:
         found.append(example)
 
     collect()
@@ -87,11 +90,25 @@ def prefixed(number: int, row: dict[str, Any]) -> dict[str, Any]:
     return {name: f"{number}:{value}" if name in keys and value is not None else value for name, value in row.items()}
 
 
+@dataclass
+class Found:
+    """The inputs of all universes in a folder, and the tables that the job makes of them together."""
+
+    folder: Path
+    tables: dict[str, list[Row]]
+    of_shuffled: dict[str, list[Row]]
+
+
+def build(song_rows: DataFrame, log_rows: DataFrame) -> dict[str, DataFrame]:
+    plays = etl.build_songplays(log_rows, song_rows).persist()
+    return {
+        "songs": etl.build_songs(song_rows), "artists": etl.build_artists(song_rows),
+        "users": etl.build_users(log_rows), "time": etl.build_time(plays), "songplays": plays,
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def found(
-    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, dict[str, list[Any]]]]:
-    """The inputs of all universes, and the tables that the job makes of them together, by universe."""
+def found(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("universes")
     catalogue, log = [], []
     for number, (some_songs, some_events) in enumerate(universes()):
@@ -105,37 +122,28 @@ def found(
     write_lines(folder / "all" / "log_data" / "a.json", *log)
     song_rows = etl.read_songs(spark, f"file://{folder}/all/song_data").filter("reason is null").persist()
     log_rows = etl.read_logs(spark, f"file://{folder}/all/log_data").filter("reason is null").persist()
-    plays = etl.build_songplays(log_rows, song_rows).persist()
-    tables = {
-        "songs": etl.build_songs(song_rows), "artists": etl.build_artists(song_rows),
-        "users": etl.build_users(log_rows), "songplays": plays,
-    }  # fmt: skip
-    etl.check_tables(tables | {"time": etl.build_time(plays)}, log_rows)
-    by_universe: dict[str, dict[str, list[Any]]] = {}
-    for name, table in tables.items():
-        for row in rows_of(table):
-            by_universe.setdefault(row[KEYS[name]].split(":")[0], {}).setdefault(name, []).append(row)
-    by_universe["all"] = {"time": rows_of(etl.build_time(plays))}
-    return folder, by_universe
+    tables = build(song_rows, log_rows)
+    etl.check_tables(tables, log_rows)
+    shuffled = build(*(rows.orderBy(F.rand(seed=7)).repartition(5) for rows in (song_rows, log_rows)))
+    return Found(folder, *({name: rows_of(table) for name, table in made.items()} for made in (tables, shuffled)))
 
 
 @pytest.mark.parametrize("table", KEYS)
-def test_every_universe_has_the_tables_that_the_oracle_computes(
-    found: tuple[Path, dict[str, dict[str, list[Any]]]], table: str
-) -> None:
-    folder, tables = found
+def test_every_universe_has_the_tables_that_the_oracle_computes(found: Found, table: str) -> None:
     seen = matched = 0
-    for number in range(len(list(folder.iterdir())) - 1):
-        expected = oracle.read_lake(folder / str(number)).tables[table]
-        rows = sorted(tables.get(str(number), {}).get(table, []), key=lambda row: row[0])
-        assert rows == expected, (
-            f"universe {number}: {json.dumps(oracle.read_lake(folder / str(number)).rows(table), default=str)}"
-        )
+    for number in range(UNIVERSES):
+        expected = oracle.read_lake(found.folder / str(number))
+        own = [row for row in found.tables[table] if row[KEYS[table]].startswith(f"{number}:")]
+        rows = sorted(own, key=lambda row: row[0])
+        assert rows == expected.tables[table], f"universe {number}: {json.dumps(expected.rows(table), default=str)}"
         seen += len(rows)
         matched += sum(row[4] is not None for row in rows) if table == "songplays" else 1
     assert seen > UNIVERSES and matched > UNIVERSES // 5  # the examples are not empty ones
 
 
-def test_the_times_of_all_universes_are_the_oracles(found: tuple[Path, dict[str, dict[str, list[Any]]]]) -> None:
-    folder, tables = found
-    assert sorted(tables["all"]["time"]) == oracle.read_lake(folder / "all").tables["time"]
+def test_the_times_of_all_universes_are_the_oracles(found: Found) -> None:
+    assert sorted(found.tables["time"]) == oracle.read_lake(found.folder / "all").tables["time"]
+
+
+def test_the_order_and_place_of_rows_do_not_matter(found: Found) -> None:
+    assert found.of_shuffled == found.tables
