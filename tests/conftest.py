@@ -60,9 +60,11 @@ def spark() -> Iterator[SparkSession]:
 def interpreted(spark: SparkSession) -> Iterator[None]:
     """Spark without code of its own for each plan: with a few rows, compiling it is most of the work."""
     off = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
-    for key, value in off.items():
-        spark.conf.set(key, value)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(etl, "SQL_CONF", etl.SQL_CONF | off)  # of the sessions that runs make
+        for key, value in off.items():
+            spark.conf.set(key, value)
+        yield
     for key in off:
         spark.conf.unset(key)
 

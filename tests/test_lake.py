@@ -109,23 +109,28 @@ def test_a_run_that_fails_takes_back_its_own_files_and_no_others(
 def test_a_session_that_was_there_before_is_left_as_it_was(
     spark: SparkSession, small: Path, lake: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
+    """Its settings, Hadoop's, its frames that are kept in memory and no others; and it goes on."""
     session = spark.newSession()
     session.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
     session.conf.unset("spark.sql.files.openCostInBytes")
+    spark.catalog.clearCache()  # of other tests
+    mine = session.range(3).persist()
+    mine.count()
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: session)
     if fails:
         monkeypatch.setattr(etl, "build_time", lambda plays: 1 / 0)
 
     def state() -> tuple[Any, ...]:
-        hadoop = etl.java(spark, "java.util.TreeMap")(
-            spark._jsc.hadoopConfiguration().getPropsWithPrefix("")
-        ).toString()
-        is_nothing_kept = spark._jsparkSession.sharedState().cacheManager().isEmpty()
-        return session.sql("SET").collect(), hadoop, is_nothing_kept, os.environ.copy()
+        properties = spark._jsc.hadoopConfiguration().getPropsWithPrefix("")
+        hadoop = etl.java(spark, "java.util.TreeMap")(properties).toString()
+        kept = sorted(spark.sparkContext._jsc.getPersistentRDDs())
+        return session.sql("SET").collect(), hadoop, kept, mine.storageLevel, os.environ.copy()
 
     before = state()
     assert etl.main(["--input", str(small), "--output", str(lake)]) == int(fails)
-    assert state() == before and before[2] is True
+    assert state() == before and len(before[2]) == 1
+    mine.unpersist()
+    assert spark._jsparkSession.sharedState().cacheManager().isEmpty()
 
 
 # Two runs that overlap in spite of the lock
