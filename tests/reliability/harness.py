@@ -20,14 +20,12 @@ from typing import IO, Any
 
 import duckdb
 import oracle
-import pyarrow as pa
-import pyarrow.dataset as ds
-from conftest import ROOT, SAMPLE
-from lakes import some_of_sample
-from s3 import KEYS, S3Server
+from conftest import PLAY, ROOT, SAMPLE, run, write_lines
+from lakes import some_of_sample, tables_of
+from pyspark.sql import SparkSession
+from s3 import S3Server
 
-INT = pa.int32()
-PARTITIONS = {"songs": {"year": INT}, "time": {"year": INT, "month": INT}, "songplays": {"year": INT, "month": INT}}
+FOLDERS = {"songs": "year=*/", "time": "year=*/month=*/", "songplays": "year=*/month=*/"}
 STRANGERS = {"notes.txt": b"mine", "other/part-0.parquet": b"mine too", "songs/notes.txt": b"and mine"}
 JOB_SECONDS = 900  # a loaded machine takes long, and so does S3 that goes silent
 BUCKET = "lakes"
@@ -44,9 +42,9 @@ class Input:
 
 
 def make_input(folder: Path, songs: slice, days: slice) -> Input:
-    """A cut of the sample, with a line that is rejected."""
+    """A cut of the sample, with a line that is rejected and a file whose name is beyond ASCII."""
     some_of_sample(SAMPLE, folder, songs, days)
-    (folder / "log_data" / "bad.json").write_text('{"page": 1\n')
+    write_lines(folder / "log_data" / "Ж 雨.json", PLAY | {"userId": "99"}, '{"page": 1')
     return Input(folder, {name: Counter(rows) for name, rows in oracle.read_lake(folder).tables.items()})
 
 
@@ -57,56 +55,44 @@ def make_inputs(folder: Path) -> tuple[Input, Input]:
 
 @dataclass(frozen=True)
 class Nights:
-    """Last night's input and tonight's, last night's lake, and how long that run took."""
+    """Last night's input and tonight's, and last night's lake."""
 
     old: Input
     new: Input
     lake: Path
-    seconds: float
+
+    def copy_to(self, folder: Path) -> Path:
+        """A copy of the lake."""
+        return Path(shutil.copytree(self.lake, folder / "lake"))
 
 
 @functools.cache
-def make_nights(base: Path) -> Nights:
+def make_nights(spark: SparkSession, base: Path) -> Nights:
     """Made once for all tests below a folder; they work on copies."""
     folder = base / "nights"
-    folder.mkdir()
     old, new = make_inputs(folder)
-    lake, began = folder / "lake", time.monotonic()
-    full_run(config_file(folder), old.folder, lake)
-    seconds = time.monotonic() - began
-    check_whole(lake, old.rows)
-    plant_strangers(lake)
-    return Nights(old, new, lake, seconds)
+    run(spark, old.folder, folder / "lake", max_rejected=0.5)
+    plant_strangers(folder / "lake")
+    return Nights(old, new, folder / "lake")
+
+
+def plant_strangers(lake: Path) -> None:
+    for name, content in STRANGERS.items():
+        (lake / name).parent.mkdir(parents=True, exist_ok=True)
+        (lake / name).write_bytes(content)
 
 
 # What an independent reader sees.
 
 
-def files_below(folder: Path) -> list[Path]:
-    """All files; unlike rglob it bears folders that vanish meanwhile."""
-    return [Path(path, name) for path, _, names in os.walk(folder) for name in names]
-
-
-def contents_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files_below(folder)}
-
-
 def read_table(lake: Path, name: str) -> Counter[tuple[Any, ...]]:
-    keys = ds.partitioning(pa.schema(list(PARTITIONS.get(name, {}).items())), flavor="hive")
-    below = [path for path in files_below(lake / name) if path.suffix == ".parquet"]
-    files = [str(path) for path in below if not any(part[0] in "._" for part in path.relative_to(lake / name).parts)]
-    if not files:
-        return Counter()
-    table = ds.dataset(files, format="parquet", partitioning=keys, partition_base_dir=str(lake / name)).to_table()
-    return Counter(tuple(row.values()) for row in table.select(oracle.COLUMNS[name]).to_pylist())
-
-
-def read_by_pattern(lake: Path, name: str) -> int:
     """The rows that DuckDB finds by the pattern that docs/analysts.md gives."""
-    pattern = "/".join([name, *(f"{column}=*" for column in PARTITIONS.get(name, {})), "*.parquet"])
+    pattern = f"{name}/{FOLDERS.get(name, '')}*.parquet"
     if not list(lake.glob(pattern)):
-        return 0
-    return int(duckdb.sql(f"SELECT count(*) FROM read_parquet('{lake}/{pattern}')").fetchall()[0][0])
+        return Counter()
+    columns = ", ".join(oracle.COLUMNS[name])
+    files = f"read_parquet('{lake}/{pattern}', hive_partitioning = true)"
+    return Counter(duckdb.sql(f"SELECT {columns} FROM {files}").fetchall())
 
 
 def check_whole(lake: Path, *states: Rows) -> None:
@@ -115,31 +101,60 @@ def check_whole(lake: Path, *states: Rows) -> None:
         found = read_table(lake, name)
         lacking = [sum((rows[name] - found).values()) for rows in states]
         assert 0 in lacking, f"{name} of {sum(found.values())} rows lacks {lacking} rows of the runs"
-        assert read_by_pattern(lake, name) == sum(found.values())
 
 
 def check_exact(lake: Path, run_id: str, rows: Rows) -> None:
     """The lake holds the rows of this run and nothing else, but for the strangers; no file or folder is left over."""
-    assert {name: read_table(lake, name) for name in oracle.COLUMNS} == rows
+    assert {name: Counter(found) for name, found in tables_of(lake).items()} == rows
+    assert {name: read_table(lake, name) for name in rows} == rows
     paths = {str(path.relative_to(lake)): path for path in lake.rglob("*")}
     for name, content in STRANGERS.items():
         assert paths.pop(name).read_bytes() == content
-    del paths["other"]
     own = re.compile(rf"_lake|\w+/([^/]+=[^/]+/)*part-{run_id}-[^/]+")
     stray = [name for name, path in paths.items() if path.is_file() and not own.fullmatch(name)]
     empty = [name for name, path in paths.items() if path.is_dir() and not any(path.iterdir())]
     assert (stray, empty) == ([], [])
 
 
-# The job as a process.
+# Where a lake lies, and the job there as a process.
 
 
-def config_file(folder: Path, endpoint: str = "") -> Path:
-    path = folder / "dl.cfg"
-    aws = KEYS | {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint} if endpoint else {}
-    keys = "".join(f"{name} = {value}\n" for name, value in aws.items())
-    path.write_text(f"[AWS]\n{keys}[LIMITS]\nMAX_REJECTED = 0.5\n")
-    return path
+@dataclass(frozen=True)
+class Place:
+    """What a run is given, and a way to see the lake that it makes, in a folder."""
+
+    source: object
+    output: object
+    look: Callable[[], Path]
+    launcher: Sequence[object] = (sys.executable,)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def on_disk(source: Path, folder: Path) -> Place:
+    """The lake is FOLDER/lake, as it was put there or not there yet."""
+    return Place(source, folder / "lake", lambda: folder / "lake")
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server with a bucket."""
+    with S3Server() as server:
+        server.make_bucket(BUCKET)
+        yield server
+
+
+def on_s3(server: S3Server, source: Path, lake: Path, folder: Path, **environment: str) -> Place:
+    """The input and the lake uploaded; who looks sees an upload that was not ended as a file of that name."""
+    prefix, seen = folder.name, folder / "seen"
+
+    def look() -> Path:
+        server.download(BUCKET, prefix, seen)
+        for key in server.uploads(BUCKET, prefix):
+            write_lines(seen / f"{key.removeprefix(prefix).lstrip('/')}.upload")
+        return seen
+
+    uris = server.upload(source, BUCKET, "raw"), server.upload(lake, BUCKET, prefix)
+    return Place(*uris, look, environment=server.environment | environment)
 
 
 @dataclass
@@ -149,15 +164,10 @@ class Job:
     process: subprocess.Popen[str]
     printed: IO[str]
     errors: IO[str]
-    started_at: float = field(default_factory=time.monotonic)
 
     def signal_all(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
-
-    def kill(self) -> None:
-        self.signal_all(signal.SIGKILL)
-        self.process.wait()
 
     def wait(self) -> tuple[int, str]:
         """The exit code, and what was said on stderr."""
@@ -183,9 +193,10 @@ class Job:
 
     def until(self, happens: Callable[[], Any]) -> None:
         """Waits for a moment."""
+        give_up = time.monotonic() + JOB_SECONDS
         while not happens():
             assert self.process.poll() is None, f"it ended before that moment: {self.wait()}"
-            assert time.monotonic() - self.started_at < JOB_SECONDS
+            assert time.monotonic() < give_up
             time.sleep(0.01)
 
     def at_work(self, lake: Path) -> str:
@@ -196,57 +207,33 @@ class Job:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[object], **environment: str) -> Iterator[Job]:
-    """A program at work, which is killed with all that it started when the block is left."""
+def job(place: Place, program: Path = ROOT / "etl.py", /, **environment: str) -> Iterator[Job]:
+    """A run at work, which is killed with all that it started when the block is left."""
+    options = ("--input", place.source, "--output", place.output, "--max-rejected", 0.5)
     # into files, for a full pipe would stop a program that nobody listens to
     with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=printed, stderr=errors, text=True,
-            start_new_session=True, env=os.environ | environment,
+            [*map(str, (*place.launcher, program, *options))], stdin=subprocess.DEVNULL, stdout=printed, stderr=errors,
+            text=True, start_new_session=True, env=os.environ | place.environment | environment,
         )  # fmt: skip
         running = Job(process, printed, errors)
         try:
             yield running
         finally:
-            running.kill()
+            running.signal_all(signal.SIGKILL)
+            process.wait()
 
 
-@contextlib.contextmanager
-def job(
-    config: Path, source: object, output: object, program: Path = ROOT / "etl.py", **environment: str
-) -> Iterator[Job]:
-    command = (sys.executable, program, "--config", config, "--input", source, "--output", output)
-    with started(command, **environment) as running:
-        yield running
-
-
-def full_run(config: Path, source: object, output: object, **environment: str) -> str:
-    """Runs the job to its end; returns the run's id."""
-    with job(config, source, output, ROOT / "etl.py", **environment) as running:
-        return running.done()
-
-
-def killed_at(moment: str, config: Path, source: object, output: object, **environment: str) -> None:
+def killed_at(moment: str, place: Place) -> None:
     """Runs the job until it is killed at a moment of killer.py."""
     program = Path(__file__).with_name("killer.py")
-    with job(config, source, output, program, KILL=moment, PYTHONPATH=str(ROOT), **environment) as running:
+    with job(place, program, KILL=moment, PYTHONPATH=str(ROOT)) as running:
         code, errors = running.wait()
         assert code == -signal.SIGKILL, f"{moment} did not come: {errors}"
 
 
-@contextlib.contextmanager
-def s3_server() -> Iterator[S3Server]:
-    """An S3 server with a bucket."""
-    with S3Server() as server:
-        server.make_bucket(BUCKET)
-        yield server
-
-
-def plant_strangers(lake: Path) -> None:
-    for name, content in STRANGERS.items():
-        (lake / name).parent.mkdir(parents=True, exist_ok=True)
-        (lake / name).write_bytes(content)
-
-
-def copy_of(lake: Path, folder: Path) -> Path:
-    return Path(shutil.copytree(lake, folder / "lake"))
+def run_ends_exact(place: Place, rows: Rows, **environment: str) -> None:
+    """Runs the job to its end, which leaves its own rows and nothing else."""
+    with job(place, **environment) as running:
+        run_id = running.done()
+    check_exact(place.look(), run_id, rows)

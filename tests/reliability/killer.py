@@ -20,18 +20,20 @@ def die_at(step: str, table: str) -> None:
 
 
 class KilledLake(etl.Lake):
-    def _append(self, name: str, table: Any) -> int:
-        die_at("appending", name)
-        rows = super()._append(name, table)
-        die_at("appended", name)
-        return rows
+    """Knows of the lake's steps no more than `_append(table, ...)` and, last of all, `_delete(table, files)`."""
 
-    def _delete(self, table: str, files: list[str]) -> None:
+    def _append(self, name: str, *how: Any, **more: Any) -> Any:
+        die_at("appending", name)
+        appended = super()._append(name, *how, **more)
+        die_at("appended", name)
+        return appended
+
+    def _delete(self, table: str, files: Any) -> None:
+        files = list(files)
         die_at("verified", table)
-        half = len(files) // 2
-        super()._delete(table, files[:half])
+        super()._delete(table, files[: len(files) // 2])
         die_at("half deleted", table)
-        super()._delete(table, files[half:])
+        super()._delete(table, files[len(files) // 2 :])
 
 
 etl.Lake = KilledLake  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Errors of the real world: each ends in one line, its exit code, and a lake that is whole."""
+"""A run that is stopped or refused, and disks and memory that do not suffice: one line, and a lake that is whole."""
 
 from __future__ import annotations
 
@@ -8,155 +8,139 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 from harness import (
-    BUCKET,
     Nights,
+    Place,
     check_exact,
     check_whole,
-    config_file,
-    contents_of,
-    copy_of,
-    full_run,
     job,
     make_nights,
-    s3_server,
+    on_disk,
+    run_ends_exact,
 )
+from lakes import contents_of
+from pyspark.sql import SparkSession
 
-INTERRUPTED = "interrupted; each table is whole, and the next run removes what this one has left"
+INTERRUPTED = "etl.py: error: interrupted; each table is whole, and the next run removes what this one has left"
 
 
 @pytest.fixture(scope="module")
-def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
-    return make_nights(tmp_path_factory.getbasetemp())
+def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    return make_nights(spark, tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
-def lake(nights: Nights, tmp_path: Path) -> Path:
-    return copy_of(nights.lake, tmp_path)
+def place(nights: Nights, tmp_path: Path) -> Place:
+    """Tonight's input and last night's lake."""
+    nights.copy_to(tmp_path)
+    return on_disk(nights.new.folder, tmp_path)
 
 
-@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
-def test_stopped_by_a_signal(number: signal.Signals, to_all: bool, nights: Nights, lake: Path, tmp_path: Path) -> None:
-    """Ctrl-C goes to the whole process group, a scheduler tells the process alone."""
+@pytest.fixture
+def fails(fail: Callable[..., str], nights: Nights) -> Callable[..., str]:
+    """Runs the job on tonight's input in this process until it fails; its one line."""
+
+    def run_and_fail(lake: Path) -> str:
+        line = fail("--input", nights.new.folder, "--output", lake, "--max-rejected", 0.5)
+        assert re.fullmatch(r"etl\.py: error: [^\n]+\n", line)
+        return line
+
+    return run_and_fail
+
+
+def run_in_session(spark: SparkSession, nights: Nights, lake: Path) -> None:
+    """Runs the job on tonight's input in this process, which ends in its own rows alone."""
+    report = run(spark, nights.new.folder, lake, max_rejected=0.5)
+    check_exact(lake, report["run_id"], nights.new.rows)
+
+
+def test_a_second_run_is_refused_and_the_first_ends_at_a_signal(fails: Callable[..., str], place: Place) -> None:
+    """A scheduler sends it to the process alone; Ctrl-C, which goes to the whole process group, stands in test_run.py."""
+    lake = place.look()
     before = contents_of(lake)
-    with job(config_file(tmp_path), nights.new.folder, lake) as running:
-        run = running.at_work(lake)
-        if to_all:
-            running.signal_all(number)
-        else:
-            running.process.send_signal(number)
-        line = running.fails(expected_code=130)
-    assert line == f"etl.py: error: {INTERRUPTED}"
-    assert {name: content for name, content in contents_of(lake).items() if run not in name} == before
-
-
-@pytest.mark.long
-def test_stopped_while_it_publishes(nights: Nights, lake: Path, tmp_path: Path) -> None:
-    """The tables that are published stay, the others keep their old rows, and the next run completes them."""
-    config = config_file(tmp_path)
-    with job(config, nights.new.folder, lake) as running:
-        run = running.at_work(lake)
-        running.until(lambda: list((lake / "users").glob(f"part-{run}*")))
-        running.signal_all(signal.SIGINT)
-        line = running.fails(expected_code=130)
-    assert line == f"etl.py: error: {INTERRUPTED}"
-    check_whole(lake, nights.old.rows, nights.new.rows)
-    check_exact(lake, full_run(config, nights.new.folder, lake), nights.new.rows)
-
-
-def test_two_runs_at_once(nights: Nights, lake: Path, tmp_path: Path) -> None:
-    """The second names the first and stops; the first ends as if nothing had been."""
-    config = config_file(tmp_path)
-    with job(config, nights.new.folder, lake) as first:
-        run = first.at_work(lake)
+    with job(place) as first:
+        run_id = first.at_work(lake)
         first.signal_all(signal.SIGSTOP)  # it stays at work for as long as this takes
-        with job(config, nights.new.folder, lake) as second:
-            line = second.fails()
-        assert f"run {run}" in line and f"process {first.process.pid} on " in line
+        locked = contents_of(lake)
+        line = fails(lake)
+        assert f"run {run_id}," in line and f"process {first.process.pid} on " in line
+        assert contents_of(lake) == locked != before
         first.signal_all(signal.SIGCONT)
-        assert first.done() == run
-    check_exact(lake, run, nights.new.rows)
+        first.process.send_signal(signal.SIGTERM)
+        assert first.fails(expected_code=130) == INTERRUPTED
+    left = {name: content for name, content in contents_of(lake).items() if name != "_probe" and run_id not in name}
+    assert left == before
 
 
 @pytest.mark.long
-def test_a_dead_runs_lock_from_another_host(nights: Nights, lake: Path, tmp_path: Path) -> None:
-    """It blocks while its heart beats, and no longer once it has been silent for three minutes."""
-    config, lock = config_file(tmp_path), lake / "_lock-20200101T000000Z-0123abcd,elsewhere,1,2,local-1"
+def test_stopped_while_it_publishes(nights: Nights, place: Place) -> None:
+    """The tables that are published stay, the others keep their old rows, and the next run completes them."""
+    lake = place.look()
+    with job(place) as running:
+        run_id = running.at_work(lake)
+        running.until(lambda: list((lake / "users").glob(f"part-{run_id}*")))
+        running.signal_all(signal.SIGINT)
+        assert running.fails(expected_code=130) == INTERRUPTED
+    check_whole(lake, nights.old.rows, nights.new.rows)
+    run_ends_exact(place, nights.new.rows)
+
+
+def test_a_lock_from_another_host_blocks_for_three_minutes(
+    spark: SparkSession, fails: Callable[..., str], nights: Nights, place: Place
+) -> None:
+    lock = place.look() / "_lock-20200101T000000Z-0123abcd,elsewhere,1,2,local-1"
     lock.touch()
-    with job(config, nights.new.folder, lake) as running:
-        assert "process 1 on elsewhere" in running.fails()
-    long_ago = lock.stat().st_mtime - 181
-    os.utime(lock, (long_ago, long_ago))
-    check_exact(lake, full_run(config, nights.new.folder, lake), nights.new.rows)
+    for seconds in (0, 170):
+        os.utime(lock, (lock.stat().st_mtime - seconds,) * 2)
+        assert "process 1 on elsewhere" in fails(place.look())
+    os.utime(lock, (lock.stat().st_mtime - 11,) * 2)
+    run_in_session(spark, nights, place.look())
 
 
 # Disks and memory.
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB."""
+def disk(nights: Nights, tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB with last night's lake."""
     if os.geteuid():
         pytest.skip("only root can mount a disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "lake", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    (tmp_path / "disk").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "lake", tmp_path / "disk"], check=True)
+    nights.copy_to(tmp_path / "disk")
+    yield tmp_path / "disk"
+    subprocess.run(["umount", "-l", tmp_path / "disk"], check=True)
 
 
-@pytest.mark.long
-def test_full_disk(nights: Nights, small_disk: Path, tmp_path: Path) -> None:
-    lake, config = copy_of(nights.lake, small_disk), config_file(tmp_path)
-    free = os.statvfs(small_disk).f_bavail * 4096
-    (small_disk / "ballast").write_bytes(bytes(free - 65536))
-    before = contents_of(lake)
-    with job(config, nights.new.folder, lake) as running:
-        line = running.fails()
+def test_a_full_disk(spark: SparkSession, fails: Callable[..., str], nights: Nights, disk: Path) -> None:
+    (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096 - 16384))
+    before = contents_of(disk / "lake")
+    line = fails(disk / "lake")
     assert "No space left on device" in line
-    check_whole(lake, nights.old.rows, nights.new.rows)
-    assert "unchanged" not in line or contents_of(lake) == before
-    (small_disk / "ballast").unlink()
-    check_exact(lake, full_run(config, nights.new.folder, lake), nights.new.rows)
+    check_whole(disk / "lake", nights.old.rows, nights.new.rows)
+    assert "unchanged" not in line or contents_of(disk / "lake") == before
+    (disk / "ballast").unlink()
+    run_in_session(spark, nights, disk / "lake")
 
 
-def test_read_only_disk(nights: Nights, small_disk: Path, tmp_path: Path) -> None:
-    lake = copy_of(nights.lake, small_disk)
-    before = contents_of(lake)
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with job(config_file(tmp_path), nights.new.folder, lake) as running:
-        line = running.fails()
-    assert "the lake is unchanged" in line and str(lake) in line
-    assert contents_of(lake) == before
+def test_a_read_only_disk(fails: Callable[..., str], disk: Path) -> None:
+    before = contents_of(disk)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    line = fails(disk / "lake")
+    assert "the lake is unchanged" in line and str(disk / "lake") in line
+    assert contents_of(disk) == before
 
 
-def test_too_little_memory(nights: Nights, lake: Path, tmp_path: Path) -> None:
-    before = contents_of(lake)
-    options = ("--config", config_file(tmp_path), "--input", nights.new.folder, "--output", lake)
-    done = subprocess.run(
-        [sys.executable, ROOT / "etl.py", *options], capture_output=True, text=True, timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)),
-    )  # fmt: skip
+def test_too_little_memory(tmp_path: Path) -> None:
+    limits: dict[str, Any] = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))}
+    command: list[str | Path] = [sys.executable, ROOT / "etl.py", "--output", tmp_path / "lake"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **limits)
     assert done.returncode == 1
     assert re.fullmatch("etl.py: error: too little memory for Spark's JVM: .*; the lake is unchanged\n", done.stderr)
-    assert contents_of(lake) == before
-
-
-@pytest.mark.long
-def test_deletes_refused(nights: Nights, tmp_path: Path) -> None:
-    """Without the right to delete, nothing is written."""
-    with s3_server() as server:
-        source = server.upload(nights.new.folder, BUCKET, "raw")
-        output = server.upload(nights.lake, BUCKET, "lake")
-        server.before = lambda request: "AccessDenied" if request.verb == "DELETE" else None
-        config = config_file(tmp_path, server.url)
-        with job(config, source, output) as running:
-            line = running.fails()
-        assert re.search("Access ?Denied|403", line) and "the lake is unchanged" in line
-        server.let_pass()
-        check_whole(server.download(BUCKET, "lake", tmp_path / "lake"), nights.old.rows)
+    assert not (tmp_path / "lake").exists()

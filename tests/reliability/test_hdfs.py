@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import getpass
-import signal
+import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from harness import JOB_SECONDS, check_exact, check_whole, config_file, make_inputs, plant_strangers, started
+from harness import Place, check_whole, killed_at, make_inputs, plant_strangers, run_ends_exact
 
 sys.path.append(str(ROOT / "tests" / "yarn"))  # its jars hold HDFS too
 from yarn_cluster import SPARK_HOME, YARN_JARS, fetch_jars, free_ports, write_xml
 
 pytestmark = pytest.mark.long
 START_SECONDS = 120
+UTF8 = {"LC_ALL": "C.UTF-8"}  # for the file names of this machine
+SUBMIT = (SPARK_HOME / "bin" / "spark-submit", "--master", "local[2]", "--conf", "spark.sql.shuffle.partitions=4")
+
+
+def classes(conf: Path, jars: Path) -> str:
+    return f"{conf}:{jars}/*:{SPARK_HOME}/jars/*"
 
 
 @contextmanager
 def server(conf: Path, jars: Path, name: str, log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    java = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-    command = [
-        *java,
-        "-cp",
-        f"{conf}:{jars}/*:{SPARK_HOME}/jars/*",
-        f"org.apache.hadoop.hdfs.server.{name}",
-        *arguments,
-    ]
+    java = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", classes(conf, jars)]
+    command = [*java, f"org.apache.hadoop.hdfs.server.{name}", *arguments]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
     try:
@@ -71,20 +73,14 @@ class Hdfs:
             assert time.monotonic() < give_up, f"HDFS did not start, see {folder}/*.log"
 
     def run(self, tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        classes = f"{self.conf}:{self.jars}/*:{SPARK_HOME}/jars/*"
         name = f"org.apache.hadoop.{'hdfs.' if '.' in tool else 'fs.'}{tool}"
-        return subprocess.run(
-            ["java", "-cp", classes, name, *map(str, arguments)], capture_output=True, text=True, check=False
-        )
+        command = ["java", "-cp", classes(self.conf, self.jars), name, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | UTF8)
 
     def shell(self, *arguments: object) -> str:
         done = self.run("FsShell", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
-
-    def download(self, path: str, folder: Path) -> Path:
-        self.shell("-get", "-ignoreCrc", path, folder)
-        return folder
 
 
 @pytest.fixture(scope="module")
@@ -94,35 +90,24 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
         yield Hdfs(tmp_path_factory.mktemp("hdfs"), jars, stack)
 
 
-def command(program: Path, config: Path, *options: object) -> tuple[object, ...]:
-    submit = (SPARK_HOME / "bin" / "spark-submit", "--master", "local[2]", "--conf", "spark.sql.shuffle.partitions=4")
-    return (*submit, program, "--config", config, *options)
-
-
-def full_run(hdfs: Hdfs, config: Path, source: str) -> str:
-    """With paths as the file system's own users write them: below their home, and absolute."""
-    options = ("--input", f"/raw/{source}", "--output", "lake")
-    with started(command(ROOT / "etl.py", config, *options), HADOOP_CONF_DIR=str(hdfs.conf)) as running:
-        return running.done()
-
-
 def test_runs_on_hdfs(hdfs: Hdfs, tmp_path: Path) -> None:
+    """With paths absolute, below the user's home and in full, and a file's name that Java's locale could not spell."""
     old, new = make_inputs(tmp_path / "raw")
-    config = config_file(tmp_path)
     home = f"/user/{getpass.getuser()}"
+    plant_strangers(tmp_path / "lake")
     hdfs.shell("-mkdir", "-p", home)
     hdfs.shell("-put", tmp_path / "raw", "/raw")
-    plant_strangers(tmp_path / "lake")
     hdfs.shell("-put", tmp_path / "lake", f"{home}/lake")
-    run_id = full_run(hdfs, config, "old")
-    check_exact(hdfs.download(f"{home}/lake", tmp_path / "first"), run_id, old.rows)
 
-    options = ("--input", f"{hdfs.uri}/raw/new", "--output", f"{hdfs.uri}{home}/lake")
-    environment = {"KILL": "half deleted songs", "PYTHONPATH": str(ROOT), "HADOOP_CONF_DIR": str(hdfs.conf)}
-    program = Path(__file__).with_name("killer.py")
-    with started(command(program, config, *options), **environment) as running:
-        assert running.process.wait(JOB_SECONDS) == -signal.SIGKILL
-    check_whole(hdfs.download(f"{home}/lake", tmp_path / "killed"), old.rows, new.rows)
+    def look() -> Path:
+        shutil.rmtree(tmp_path / "seen", ignore_errors=True)
+        hdfs.shell("-get", "-ignoreCrc", f"{home}/lake", tmp_path / "seen")
+        return tmp_path / "seen"
 
-    run_id = full_run(hdfs, config, "new")
-    check_exact(hdfs.download(f"{home}/lake", tmp_path / "second"), run_id, new.rows)
+    environment = {"HADOOP_CONF_DIR": str(hdfs.conf), "LC_ALL": "POSIX"}
+    place = Place("/raw/old", "lake", look, SUBMIT, environment)
+    run_ends_exact(place, old.rows)
+    place = replace(place, source=f"{hdfs.uri}/raw/new", output=f"{hdfs.uri}{home}/lake")
+    killed_at("half deleted songs", place)
+    check_whole(look(), old.rows, new.rows)
+    run_ends_exact(place, new.rows)

@@ -5,43 +5,39 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import ROOT
 from harness import (
-    BUCKET,
     Nights,
-    Rows,
-    check_exact,
+    Place,
     check_whole,
-    config_file,
-    copy_of,
-    full_run,
     job,
     killed_at,
     make_nights,
+    on_disk,
+    on_s3,
     plant_strangers,
+    run_ends_exact,
     s3_server,
 )
+from pyspark.sql import SparkSession
 from s3 import Request, S3Server
 
-# One after another on one lake, so that runs also follow killed runs
-QUICK = ["half deleted songs", "appended songplays", "verified songs"]
+# Kills one after another on one lake, so that runs also follow killed runs. The quick ones on S3 stand in test_faults.py
 LONG = [
     *("appending songs", "appended songs", "appended users", "appending songplays", "appended time"),
     *("verified time", "half deleted songs", "verified songplays", "half deleted songplays"),
 ]
-LOCAL = [pytest.param(QUICK, id="quick"), pytest.param(LONG, id="long", marks=pytest.mark.long)]
-ON_S3 = [pytest.param(QUICK[:2], id="quick"), pytest.param(LONG, id="long", marks=pytest.mark.long)]
-FIRST = [pytest.param(["appended songs"], id="quick"), pytest.param(["appended songs", "appending songplays", "verified songplays"], id="long", marks=pytest.mark.long)]  # fmt: skip
+FIRST = ["appended songs", "appending songplays", "verified songplays"]
 
 
 @pytest.fixture(scope="module")
-def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
-    return make_nights(tmp_path_factory.getbasetemp())
+def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    return make_nights(spark, tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -50,74 +46,70 @@ def server() -> Iterator[S3Server]:
         yield running
 
 
-@pytest.mark.parametrize("moments", LOCAL)
-def test_killed_on_local_files(moments: list[str], nights: Nights, tmp_path: Path) -> None:
-    lake, config = copy_of(nights.lake, tmp_path), config_file(tmp_path)
-    for moment in moments:
-        killed_at(moment, config, nights.new.folder, lake)
-        check_whole(lake, nights.old.rows, nights.new.rows)
-    check_exact(lake, full_run(config, nights.new.folder, lake), nights.new.rows)
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, nights: Nights, server: S3Server, tmp_path: Path) -> Place:
+    """Tonight's input and last night's lake. On S3 a bulk delete has 5 keys at most, so that it takes several."""
+    if request.param == "disk":
+        nights.copy_to(tmp_path)
+        return on_disk(nights.new.folder, tmp_path)
+    defaults = (ROOT / "tests" / "spark-conf" / "spark-defaults.conf").read_text()
+    (tmp_path / "spark-defaults.conf").write_text(f"{defaults}\nspark.hadoop.fs.s3a.bulk.delete.page.size 5\n")
+    return on_s3(server, nights.new.folder, nights.lake, tmp_path, SPARK_CONF_DIR=str(tmp_path))
 
 
-@pytest.mark.parametrize("moments", FIRST)
-def test_killed_in_a_first_run(moments: list[str], nights: Nights, tmp_path: Path) -> None:
-    lake, config = tmp_path / "lake", config_file(tmp_path)
-    nothing: Rows = {name: type(rows)() for name, rows in nights.old.rows.items()}
+def killed_one_after_another(moments: list[str], nights: Nights, place: Place) -> None:
     for moment in moments:
-        killed_at(moment, config, nights.old.folder, lake)
-        check_whole(lake, nothing, nights.old.rows)
-    plant_strangers(lake)
-    check_exact(lake, full_run(config, nights.new.folder, lake), nights.new.rows)
+        killed_at(moment, place)
+        check_whole(place.look(), nights.old.rows, nights.new.rows)
+    run_ends_exact(place, nights.new.rows)
+
+
+@pytest.mark.parametrize("place", ["disk"], indirect=True)
+def test_killed(nights: Nights, place: Place) -> None:
+    killed_one_after_another(["verified songs", "appended songplays"], nights, place)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("share", [0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-def test_killed_at_any_time(share: float, nights: Nights, tmp_path: Path) -> None:
-    lake, config = copy_of(nights.lake, tmp_path), config_file(tmp_path)
-    with job(config, nights.new.folder, lake) as running, contextlib.suppress(subprocess.TimeoutExpired):
-        running.process.wait(share * nights.seconds)
-    check_whole(lake, nights.old.rows, nights.new.rows)
-    check_exact(lake, full_run(config, nights.new.folder, lake), nights.new.rows)
+def test_killed_at_each_step(nights: Nights, place: Place) -> None:
+    killed_one_after_another(LONG, nights, place)
 
 
-@pytest.fixture(scope="module")
-def small_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which a bulk delete has 5 keys at most."""
-    folder = tmp_path_factory.mktemp("conf")
-    settings = (ROOT / "tests" / "spark-conf" / "spark-defaults.conf").read_text()
-    folder.joinpath("spark-defaults.conf").write_text(f"{settings}\nspark.hadoop.fs.s3a.bulk.delete.page.size 5\n")
-    return {"SPARK_CONF_DIR": str(folder)}
-
-
-@pytest.mark.parametrize("moments", ON_S3)
-def test_killed_on_s3(
-    moments: list[str], nights: Nights, server: S3Server, small_pages: dict[str, str], tmp_path: Path
-) -> None:
-    prefix, config = f"killed-{tmp_path.name}", config_file(tmp_path, server.url)
-    source, output = server.upload(nights.new.folder, BUCKET, "raw"), server.upload(nights.lake, BUCKET, prefix)
+@pytest.mark.parametrize("moments", [FIRST[:1], pytest.param(FIRST, marks=pytest.mark.long)])
+def test_killed_in_a_first_run(moments: list[str], nights: Nights, tmp_path: Path) -> None:
+    place = on_disk(nights.new.folder, tmp_path)
     for moment in moments:
-        killed_at(moment, config, source, output, **small_pages)
-        check_whole(server.download(BUCKET, prefix, tmp_path / "lake"), nights.old.rows, nights.new.rows)
-    run_id = full_run(config, source, output, **small_pages)
-    check_exact(server.download(BUCKET, prefix, tmp_path / "lake"), run_id, nights.new.rows)
-    assert not server.uploads(BUCKET, prefix)
+        killed_at(moment, place)
+        check_whole(place.look(), {name: type(rows)() for name, rows in nights.new.rows.items()})
+    plant_strangers(place.look())
+    run_ends_exact(place, nights.new.rows)
+
+
+@pytest.mark.long
+def test_killed_at_any_time(nights: Nights, place: Place) -> None:
+    began = time.monotonic()
+    run_ends_exact(place, nights.new.rows)
+    seconds = time.monotonic() - began
+    for share in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        with job(place) as running, contextlib.suppress(subprocess.TimeoutExpired):
+            running.process.wait(share * seconds)
+        check_whole(place.look(), nights.new.rows)
+    run_ends_exact(place, nights.new.rows)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("table", "nth"), [("songs", 3), ("songplays", 1)])
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
 def test_killed_in_the_middle_of_a_commit_on_s3(
-    table: str, nth: int, nights: Nights, server: S3Server, tmp_path: Path
+    table: str, nth: int, nights: Nights, server: S3Server, place: Place
 ) -> None:
     """When the nth upload of a table is completed, and others are not."""
-    prefix, config = f"commit-{tmp_path.name}", config_file(tmp_path, server.url)
-    source, output = server.upload(nights.new.folder, BUCKET, "raw"), server.upload(nights.lake, BUCKET, prefix)
-    seen: list[Any] = []
+    seen: list[Request] = []
 
-    with job(config, source, output) as running:
+    with job(place) as running:
 
         def kill(request: Request) -> None:
             is_commit = request.method == "POST" and "uploadId" in request.query
-            if is_commit and request.key.startswith(f"{prefix}/{table}/"):
+            if is_commit and f"/{table}/" in request.key:
                 seen.append(request)
                 if len(seen) == nth:
                     running.signal_all(signal.SIGKILL)
@@ -126,7 +118,5 @@ def test_killed_in_the_middle_of_a_commit_on_s3(
         running.wait()
         server.let_pass()
     assert len(seen) >= nth
-    check_whole(server.download(BUCKET, prefix, tmp_path / "lake"), nights.old.rows, nights.new.rows)
-    run_id = full_run(config, source, output)
-    check_exact(server.download(BUCKET, prefix, tmp_path / "lake"), run_id, nights.new.rows)
-    assert not server.uploads(BUCKET, prefix)
+    check_whole(place.look(), nights.old.rows, nights.new.rows)
+    run_ends_exact(place, nights.new.rows)
