@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -25,15 +26,21 @@ from sqlglot import exp
 from sqlglot.optimizer import optimize
 from sqlglot.planner import Plan
 
-Call = Callable[..., object]
-QUERIES = engines.FOLDER
 QUESTIONS = {question.name: question for question in engines.read_questions()}
+ALL = f"{len(QUESTIONS)} of {len(QUESTIONS)} queries as expected"
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
 def lake(sample_lake: str, tmp_path: Path) -> Path:
     """A copy of the sample's lake, to be spoiled, in a folder whose name holds wildcards."""
     return Path(shutil.copytree(sample_lake, tmp_path / "a [1] {x,y} * lake's"))
+
+
+@pytest.fixture(scope="module")
+def session(spark: SparkSession, interpreted: None) -> SparkSession:
+    """One for the queries, which set its time zone and make views."""
+    return spark.newSession()
 
 
 def rewrite(lake: Path, table: str, select: str, which: str = "", to: str = "") -> None:
@@ -48,110 +55,109 @@ def rewrite(lake: Path, table: str, select: str, which: str = "", to: str = "") 
     new.rename(lake / table / to / new.name)
 
 
-class TestQuestions:
-    def test_the_expected_answers_are_those_of_plain_python(self, tmp_path: Path) -> None:
-        assert make_expected.main(["--out", str(tmp_path)]) == 0
-        folders = (tmp_path, QUERIES / "expected")
-        made, kept = ({path.name: path.read_text("utf-8") for path in folder.iterdir()} for folder in folders)
-        assert made == kept
-        assert kept.keys() == {f"{name}.csv" for name in QUESTIONS} | {"sample.json"}
-
-    @pytest.mark.parametrize("name", QUESTIONS)
-    def test_trino_plans_a_question_that_the_sample_answers(self, name: str) -> None:
-        columns, *rows = check.read_expected(name)
-        assert QUESTIONS[name].text.endswith("?") and QUESTIONS[name].bar in {"", *columns} and rows
-        tree = sqlglot.parse_one(QUESTIONS[name].sql, read="trino")
-        assert not list(tree.find_all(exp.Anonymous, exp.Command)), "a function that Trino does not have"
-        plan = Plan(optimize(tree, schema={**engines.TYPES}, dialect="trino"))
-        assert [column.alias_or_name for column in plan.root.projections] == columns
+def test_the_expected_answers_are_those_of_plain_python(tmp_path: Path) -> None:
+    assert make_expected.main(["--out", str(tmp_path)]) == 0
+    folders = (tmp_path, engines.FOLDER / "expected")
+    made, kept = ({path.name: path.read_text("utf-8") for path in folder.iterdir()} for folder in folders)
+    assert made == kept
+    assert kept.keys() == {f"{name}.csv" for name in QUESTIONS} | {"sample.json"}
 
 
-class TestEngines:
-    @pytest.mark.parametrize("engine", ["duckdb", "spark"])
-    def test_agree_with_the_expected_answers_while_a_run_writes(self, engine: str, lake: Path) -> None:
-        play = next((lake / "songplays").rglob("*.parquet"))
-        for hidden in (lake / "songplays" / "_temporary" / "0" / "a.parquet", play.with_name(f".{play.name}")):
-            hidden.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(play, hidden)
-        command = [sys.executable, str(QUERIES / "check.py"), "--lake", str(lake), "--engine", engine]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.splitlines()[-1] == f"{len(QUESTIONS)} of {len(QUESTIONS)} queries as expected"
-
-    def test_duckdb_reads_s3_with_nothing_to_download(self, lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with S3Server() as server:
-            server.make_bucket("lakes", "eu-west-1")
-            for name, value in server.environment.items():
-                monkeypatch.setenv(name, value)
-            assert check.main(["--lake", server.upload(lake, "lakes", "a b/lake")]) == 0
-
-    def test_read_a_table_without_rows_and_an_id_of_digits_alike(self, spark: SparkSession, lake: Path) -> None:
-        rewrite(lake, "songplays", "SELECT *", "LIMIT 0")
-        rewrite(lake, "songs", "SELECT * EXCLUDE (artist_id)", "WHERE year = 1994 LIMIT 1", to="artist_id=007")
-        sql = "SELECT artist_id, year, (SELECT COUNT(*) FROM songplays) AS plays FROM songs"
-        with engines.duckdb_engine(str(lake), None) as query:
-            answers = [query(sql)[1], engines.spark_query(spark, str(lake))(sql)[1]]
-        assert [list(map(tuple, answer)) for answer in answers] == [[("007", 1994, 0)]] * 2
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_trino_plans_a_question_that_the_sample_answers(name: str) -> None:
+    columns, *rows = check.read_expected(name)
+    assert QUESTIONS[name].text.endswith("?") and QUESTIONS[name].bar in {"", *columns} and rows
+    tree = sqlglot.parse_one(QUESTIONS[name].sql, read="trino")
+    assert not list(tree.find_all(exp.Anonymous, exp.Command)), "a function that Trino does not have"
+    plan = Plan(optimize(tree, schema={**engines.TYPES}, dialect="trino"))
+    assert [column.alias_or_name for column in plan.root.projections] == columns
 
 
-class TestShow:
-    def test_the_readme_is_its_answers_to_all_questions_in_three_seconds(self, sample_lake: str) -> None:
-        began = time.monotonic()
-        command = [sys.executable, str(QUERIES / "show.py"), "--lake", sample_lake, "--markdown"]
-        assert subprocess.check_output(command, text=True) == (QUERIES / "README.md").read_text("utf-8")
-        assert time.monotonic() - began < 3
-
-    def test_a_lake_without_plays_has_answers_too(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        rewrite(lake, "songplays", "SELECT *", "LIMIT 0")
-        assert show.main(["--lake", str(lake)]) == 0
-        assert f"## {QUESTIONS['plays_by_hour'].text}\n\nNo rows.\n" in capsys.readouterr().out
-
-    def test_a_table_has_bars_to_scale_and_says_null_and_what_it_leaves_out(self) -> None:
-        rows = [(date(2018, 11, 1), "a|b", 4, Decimal("1.0")), (None, "c", 2, None)]
-        few = show.as_table((["day", "name", "plays", "share"], rows), "plays").splitlines()
-        assert few[2] == f"| 2018-11-01 | a\\|b |     4 |   1.0 | {'█' * 20} |"
-        assert few[3] == f"| –          | c    |     2 |     – | {'█' * 10:<20} |"
-        many = show.as_table((["plays"], [(number,) for number in range(40)]), "")
-        assert many.endswith("\n\n40 rows, 30 in the middle left out.")
+def test_both_engines_agree_with_the_expected_answers_while_a_run_writes(
+    lake: Path, session: SparkSession, capsys: Capture
+) -> None:
+    play = next((lake / "songplays").rglob("*.parquet"))
+    for hidden in (lake / "songplays" / "_temporary" / "0" / "a.parquet", play.with_name(f".{play.name}")):
+        hidden.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(play, hidden)
+    assert check.main(["--lake", str(lake)]) == 0
+    assert check.check(engines.spark_query(session, str(lake)), Namespace(lake=lake)) == 0
+    assert capsys.readouterr().out.splitlines().count(ALL) == 2
 
 
-class TestWrongLake:
-    def test_wrong_values_show_in_the_questions_that_ask_for_them(
-        self, lake: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        rewrite(lake, "users", "SELECT * REPLACE (CASE user_id WHEN '62' THEN 'free' ELSE level END AS level)")
-        rewrite(lake, "time", "SELECT * REPLACE (CAST((hour + 1) % 24 AS INT) AS hour)")
-        assert check.main(["--lake", str(lake)]) == 1
-        lines = capsys.readouterr().out.splitlines()
-        different = " ".join(line.split()[1] for line in lines if line.startswith("DIFFERENT "))
-        assert different == "most_active_users plays_by_hour plays_by_weekday_and_hour"
-        assert any(line.startswith("    -") for line in lines) and any(line.startswith("    +") for line in lines)
+def test_duckdb_reads_s3_with_nothing_to_download(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with S3Server() as server:
+        server.make_bucket("lakes", "eu-west-1")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        assert check.main(["--lake", server.upload(lake, "lakes", "a b/lake")]) == 0
 
-    def test_another_lake_has_nothing_to_compare(self, lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        first = json.loads((QUERIES / "expected" / "sample.json").read_text("utf-8"))["songplay_id"]
-        rewrite(lake, "songplays", "SELECT *", f"WHERE songplay_id <> '{first}'")
-        assert check.main(["--lake", str(lake)]) == 2
-        assert capsys.readouterr().out.startswith(f"nothing to compare: {lake} is not a lake of the sample")
 
-    @pytest.mark.parametrize(
-        "engine", [lambda _, lake: engines.duckdb_engine(lake, None).__enter__(), engines.spark_query]
-    )
-    @pytest.mark.parametrize(
-        ("spoil", "message"),
-        [
-            (shutil.rmtree, "holds no tables; write them with: python etl.py"),
-            (lambda lake: shutil.rmtree(lake / "artists"), "has no table artists: no parquet file there"),
-            (lambda lake: rewrite(lake, "artists", "SELECT artist_id"), "cannot read table artists: .*name"),
-            (lambda lake: (lake / "artists" / "a.parquet").write_bytes(b"no"), "cannot read table artists: "),
-        ],
-    )
-    def test_what_cannot_be_read_is_told(
-        self, engine: Call, spoil: Call, message: str, lake: Path, spark: SparkSession
-    ) -> None:
-        spoil(lake)
-        with pytest.raises(engines.LakeError, match=message):
-            engine(spark, str(lake))
+def test_both_engines_read_a_lake_without_plays_and_an_id_of_digits_alike(
+    session: SparkSession, lake: Path, capsys: Capture
+) -> None:
+    rewrite(lake, "songplays", "SELECT *", "LIMIT 0")
+    rewrite(lake, "songs", "SELECT * EXCLUDE (artist_id)", "WHERE year = 1994 LIMIT 1", to="artist_id=007")
+    sql = "SELECT artist_id, year, (SELECT COUNT(*) FROM songplays) AS plays FROM songs"
+    with engines.duckdb_engine(str(lake)) as query:
+        answers = [query(sql)[1], engines.spark_query(session, str(lake))(sql)[1]]
+    assert [list(map(tuple, answer)) for answer in answers] == [[("007", 1994, 0)]] * 2
+    assert show.main(["--lake", str(lake)]) == 0
+    assert f"## {QUESTIONS['plays_by_hour'].text}\n\nNo rows.\n" in capsys.readouterr().out
 
-    def test_an_error_is_one_line(self, sample_lake: str, capsys: pytest.CaptureFixture[str]) -> None:
-        assert show.main(["--lake", sample_lake, "nix"]) == 1
-        assert capsys.readouterr().err.startswith("show.py: error: no question nix; there are at_a_glance, devices, ")
+
+def test_the_readme_is_the_answers_to_all_questions_in_three_seconds(sample_lake: str) -> None:
+    began = time.monotonic()
+    command = [sys.executable, str(engines.FOLDER / "show.py"), "--lake", sample_lake, "--markdown"]
+    assert subprocess.check_output(command, text=True) == (engines.FOLDER / "README.md").read_text("utf-8")
+    assert time.monotonic() - began < 3
+
+
+def test_a_table_has_bars_to_scale_and_says_null_and_what_it_leaves_out() -> None:
+    rows = [(date(2018, 11, 1), "a|b", 4, Decimal("1.0")), (None, "c", 2, None)]
+    few = show.as_table((["day", "name", "plays", "share"], rows), "plays").splitlines()
+    assert few[2] == f"| 2018-11-01 | a\\|b |     4 |   1.0 | {'█' * 20} |"
+    assert few[3] == f"| –          | c    |     2 |     – | {'█' * 10:<20} |"
+    many = show.as_table((["plays"], [(number,) for number in range(40)]), "")
+    assert many.endswith("\n\n40 rows, 30 in the middle left out.")
+
+
+def test_wrong_values_show_in_the_questions_that_ask_for_them(lake: Path, capsys: Capture) -> None:
+    rewrite(lake, "users", "SELECT * REPLACE (CASE user_id WHEN '62' THEN 'free' ELSE level END AS level)")
+    rewrite(lake, "time", "SELECT * REPLACE (CAST((hour + 1) % 24 AS INT) AS hour)")
+    assert check.main(["--lake", str(lake)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    different = " ".join(line.split()[1] for line in lines if line.startswith("DIFFERENT "))
+    assert different == "most_active_users plays_by_hour plays_by_weekday_and_hour"
+    assert any(line.startswith("    -") for line in lines) and any(line.startswith("    +") for line in lines)
+
+
+def test_another_lake_has_nothing_to_compare(lake: Path, capsys: Capture) -> None:
+    first = json.loads((engines.FOLDER / "expected" / "sample.json").read_text("utf-8"))["songplay_id"]
+    rewrite(lake, "songplays", "SELECT *", f"WHERE songplay_id <> '{first}'")
+    assert check.main(["--lake", str(lake)]) == 2
+    assert capsys.readouterr().out.startswith(f"nothing to compare: {lake} is not a lake of the sample")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "holds no tables"),
+        (lambda lake: shutil.rmtree(lake / "artists"), "has no table artists"),
+        (lambda lake: rewrite(lake, "artists", "SELECT artist_id"), "cannot read table artists: .*name"),
+        (lambda lake: (lake / "artists" / "a.parquet").write_bytes(b"no"), "cannot read table artists: "),
+    ],
+)
+def test_what_cannot_be_read_is_told(
+    spoil: Callable[[Path], object], message: str, lake: Path, session: SparkSession
+) -> None:
+    spoil(lake)
+    with pytest.raises(engines.LakeError, match=message):
+        engines.spark_query(session, str(lake))
+    with pytest.raises(engines.LakeError, match=message), engines.duckdb_engine(str(lake)):
+        pass
+
+
+def test_an_error_is_one_line(sample_lake: str, capsys: Capture) -> None:
+    assert show.main(["--lake", sample_lake, "nix"]) == 1
+    assert capsys.readouterr().err.startswith("show.py: error: no question nix; there are at_a_glance, devices, ")
