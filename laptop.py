@@ -70,7 +70,6 @@ CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
 BUNDLE = "certificates"  # a setting of ours, not of S3A
 AWS_ENDPOINT = re.compile(r"https://s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?")
 
-COLLECTOR = "-XX:+UseParallelGC"  # a tenth less processor time than Java's default for 2 million events
 # A short run ends before what Java's second compiler makes has paid for itself, and so does a longer one that reads
 # small files from S3: it waits more than it computes. The sample takes a quarter less.
 SMALL_INPUT_BYTES = 128 << 20
@@ -82,7 +81,6 @@ START_PROBLEMS = {
     "(?i)[^\n]*(?:could not (?:reserve|allocate)|cannot allocate memory|insufficient memory)[^\n]*": (
         "too little memory for Spark's JVM: {0}"
     ),
-    "Multiple garbage collectors": "your Java options name another collector: put -XX:-UseParallelGC before it",
     "unresolved dependency: [^:\\n]*": "cannot download the S3A jars: {0}; is Maven Central reachable?",
 }
 
@@ -109,12 +107,8 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         size = local_bytes(settings.input)
     conf = CONF | (S3_CONF if access else LOCAL_FILES_CONF)
     is_small = settings.input.startswith(("file://", "s3a://")) and size <= SMALL_INPUT_BYTES
-    given = " ".join(
-        os.environ.get(name, "") for name in ("JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS", "PYSPARK_SUBMIT_ARGS")
-    )
-    options = [] if re.search(r"Use\w*GC", given) else [COLLECTOR]  # Java refuses two
-    if options := [*options, *([SMALL_INPUT_JAVA] if is_small else [])]:
-        conf["spark.driver.defaultJavaOptions"] = " ".join(options)
+    if is_small:
+        conf["spark.driver.defaultJavaOptions"] = SMALL_INPUT_JAVA
     spark = start(conf, verbose)
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
     if bundle := access.pop(BUNDLE, ""):

@@ -115,7 +115,7 @@ def open_s3(connection: DuckDBPyConnection, uri: str, config: str | None) -> Non
 
 
 @contextmanager
-def duckdb_engine(lake: str, config: str | None) -> Iterator[Query]:
+def duckdb_engine(lake: str, config: str | None = None) -> Iterator[Query]:
     try:
         import duckdb
     except ImportError:
@@ -179,7 +179,7 @@ def spark_query(spark: SparkSession, lake: str) -> Query:
 
 
 @contextmanager
-def spark_engine(lake: str, config: str | None) -> Iterator[Query]:
+def spark_engine(lake: str, config: str | None = None) -> Iterator[Query]:
     from pyspark.sql import SparkSession
 
     if etl.is_submitted():
