@@ -1,11 +1,13 @@
 """Opens a lake for SQL: DuckDB on local files and S3, or Spark with the session of etl.py.
 
 Each engine gives a function that runs SQL over views with the tables' names, in the columns and types of etl.TABLES.
+A lake is folders of parquet, or Iceberg tables: DuckDB tells which, Spark is told by a catalog.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import re
 import sys
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).resolve().parent
 
 TYPES = {table: {field.name: field.dataType.simpleString() for field in etl.TABLES[table]} for table in etl.TABLES}
+
+NOT_THERE = ("PATH_NOT_FOUND", "UNABLE_TO_INFER_SCHEMA", "TABLE_OR_VIEW_NOT_FOUND")  # as Spark says it
 
 Answer = tuple[Sequence[str], Sequence[Sequence[Any]]]
 Query = Callable[[str], Answer]
@@ -77,45 +81,95 @@ def refuse_missing(lake: str, missing: list[str]) -> None:
     if len(missing) == len(etl.TABLES):
         raise LakeError(f"{lake} holds no tables; write them with: python etl.py --output {lake}")
     if missing:
-        raise LakeError(f"{lake} has no table {', '.join(missing)}: no parquet file there")
+        raise LakeError(f"{lake} has no table {', '.join(missing)}")
 
 
-def parquet_files(connection: DuckDBPyConnection, root: str, table: str) -> list[str]:
-    """The files that Spark would read: nothing whose name, or whose folder's name, starts with . or _"""
-    if root.startswith("s3://"):
-        found = connection.execute("SELECT file FROM glob(?)", [f"{root}/{table}/**"]).fetchall()
-        files = [file for (file,) in found]
-    else:
-        files = [os.path.join(parent, name) for parent, _, names in os.walk(f"{root}/{table}") for name in names]
-    hidden = re.compile(r"/[._]")
-    return sorted(file for file in files if file.endswith(".parquet") and not hidden.search(file[len(root) :]))
+def load(connection: DuckDBPyConnection, *parts: str) -> None:
+    """Loads parts of DuckDB out of their packages from PyPI, so that nothing is downloaded."""
+    for part in parts:
+        try:
+            package = importlib.import_module(f"duckdb_extension_{part}")
+        except ImportError:
+            raise LakeError(f"DuckDB's part {part} is not installed: pip install -r queries/requirements.txt") from None
+        (extension,) = Path(package.__file__ or "").parent.rglob("*.duckdb_extension")
+        connection.load_extension(str(extension))
 
 
-def open_s3(connection: DuckDBPyConnection, uri: str, config: str | None) -> None:
-    """Lets DuckDB read the bucket, by its extension from PyPI and with the credentials that etl.py would use."""
-    try:
-        import duckdb_extension_httpfs
-    except ImportError:
-        raise LakeError("DuckDB's part for S3 is not installed: pip install -r queries/requirements.txt") from None
+def open_s3(connection: DuckDBPyConnection, uri: str, config: str | None) -> dict[str, str | None]:
+    """Lets DuckDB read the bucket, with the credentials that etl.py would use; returns them as boto3 takes them."""
     import laptop
 
-    (extension,) = Path(duckdb_extension_httpfs.__file__).parent.rglob("*.duckdb_extension")
-    connection.load_extension(str(extension))
+    load(connection, "httpfs")
     conf, _ = laptop.s3a_access([uri], etl.read_config(etl.find_config(config, None))["AWS"])
     bucket = f"fs.s3a.bucket.{laptop.bucket_of(uri)}"
-    secret = {"REGION": conf[f"{bucket}.endpoint.region"]}
-    if f"{bucket}.aws.credentials.provider" not in conf:  # else it is a public bucket
-        names = {"KEY_ID": "access.key", "SECRET": "secret.key", "SESSION_TOKEN": "session.token"}
-        secret |= {name: conf[f"fs.s3a.{key}"] for name, key in names.items() if f"fs.s3a.{key}" in conf}
-    if "fs.s3a.endpoint" in conf:
-        scheme, _, host = conf["fs.s3a.endpoint"].partition("://")
-        secret |= {"ENDPOINT": host, "URL_STYLE": "path", "USE_SSL": str(scheme == "https")}
-    options = ", ".join(f"{name} {quoted(value)}" for name, value in secret.items())
-    connection.execute(f"CREATE SECRET (TYPE s3, {options})")
+    is_public = f"{bucket}.aws.credentials.provider" in conf
+    key, secret, token = (
+        None if is_public else conf.get(f"fs.s3a.{name}") for name in ("access.key", "secret.key", "session.token")
+    )
+    region, endpoint = conf[f"{bucket}.endpoint.region"], conf.get("fs.s3a.endpoint")
+    options = {"REGION": region, "KEY_ID": key, "SECRET": secret, "SESSION_TOKEN": token}
+    if endpoint:
+        scheme, _, host = endpoint.partition("://")
+        options |= {"ENDPOINT": host, "URL_STYLE": "path", "USE_SSL": str(scheme == "https")}
+    given = ", ".join(f"{name} {quoted(value)}" for name, value in options.items() if value)
+    connection.execute(f"CREATE SECRET (TYPE s3, {given})")
+    keys = {"aws_access_key_id": key, "aws_secret_access_key": secret, "aws_session_token": token}
+    return keys | {"region_name": region, "endpoint_url": endpoint}
+
+
+def files_of(connection: DuckDBPyConnection, root: str, pattern: str) -> list[str]:
+    """The files below a folder whose path in it fits the pattern, but for those with a name that Spark leaves out."""
+    if root.startswith("s3://"):
+        files = [file for (file,) in connection.execute("SELECT file FROM glob(?)", [f"{root}/{pattern}"]).fetchall()]
+    else:
+        files = [str(path) for path in Path(root).glob(pattern)]
+    return sorted(file for file in files if not re.search(r"/[._]", file[len(root) :]))
+
+
+def parquet_source(connection: DuckDBPyConnection, root: str, table: str) -> str:
+    """What DuckDB selects a table of parquet files from; nothing where there are none."""
+    files = files_of(connection, root, f"{table}/**/*.parquet")
+    paths = ", ".join(map(quoted, files))
+    return f"read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false)" if files else ""
+
+
+def iceberg_source(
+    connection: DuckDBPyConnection, root: str, namespace: str, table: str, access: dict[str, str | None]
+) -> str:
+    """What DuckDB selects an Iceberg table from; nothing where it has no metadata.
+
+    A catalog of files leaves a hint, which DuckDB reads, of the metadata that is valid. Otherwise Glue knows.
+    """
+    folder = f"{root}/{namespace}/{table}"
+    if files_of(connection, folder, "metadata/version-hint.text"):
+        return f"iceberg_scan({quoted(folder)})"
+    if not access or not files_of(connection, folder, "metadata/*.metadata.json"):
+        return ""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        found = boto3.client("glue", **access).get_table(DatabaseName=namespace, Name=table)
+    except (BotoCoreError, ClientError) as error:
+        raise LakeError(f"cannot ask Glue for {namespace}.{table}: {error}") from error
+    return f"iceberg_scan({quoted(found['Table']['Parameters']['metadata_location'])})"
+
+
+def namespace_of(connection: DuckDBPyConnection, root: str, lake: str, catalog: str | None) -> str:
+    """The folder of the lake in which its Iceberg tables lie; empty where it is folders of parquet."""
+    if catalog is not None:
+        return "/".join(catalog.split(".")[1:])
+    metadata = files_of(connection, root, "*/songplays/metadata/*.metadata.json")
+    namespaces = sorted({file[len(root) + 1 :].split("/")[0] for file in metadata})
+    kinds = namespaces + [""] * bool(files_of(connection, root, "songplays/**/*.parquet"))
+    if len(kinds) > 1:
+        names = ", ".join(f"--catalog NAME.{kind}" if kind else "--catalog '' (folders of parquet)" for kind in kinds)
+        raise LakeError(f"{lake} holds several lakes; say which: {names}")
+    return kinds[0] if kinds else ""
 
 
 @contextmanager
-def duckdb_engine(lake: str, config: str | None = None) -> Iterator[Query]:
+def duckdb_engine(lake: str, config: str | None = None, catalog: str | None = None) -> Iterator[Query]:
     try:
         import duckdb
     except ImportError:
@@ -127,17 +181,18 @@ def duckdb_engine(lake: str, config: str | None = None) -> Iterator[Query]:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         try:
-            if uri.startswith("s3a://"):
-                open_s3(connection, uri, config)
-            files = {table: parquet_files(connection, root, table) for table in etl.TABLES}
+            access = open_s3(connection, uri, config) if uri.startswith("s3a://") else {}
+            if namespace := namespace_of(connection, root, lake, catalog):
+                load(connection, "avro", "iceberg")
+                sources = {name: iceberg_source(connection, root, namespace, name, access) for name in etl.TABLES}
+            else:
+                sources = {name: parquet_source(connection, root, name) for name in etl.TABLES}
         except duckdb.Error as error:
             raise LakeError(f"cannot read {lake}: {etl.explain(error)}") from error
-        refuse_missing(lake, [table for table in files if not files[table]])
-        for table in files:
-            paths = ", ".join(map(quoted, files[table]))
-            rows = f"read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false)"
+        refuse_missing(lake, [table for table, source in sources.items() if not source])
+        for table, source in sources.items():
             try:
-                connection.execute(f"CREATE VIEW {table} AS SELECT {columns_of(table)} FROM {rows} AS stored")
+                connection.execute(f"CREATE VIEW {table} AS SELECT {columns_of(table)} FROM {source} AS stored")
             except duckdb.Error as error:
                 raise LakeError(f"cannot read table {table}: {etl.explain(error)}") from error
 
@@ -151,26 +206,28 @@ def duckdb_engine(lake: str, config: str | None = None) -> Iterator[Query]:
         yield query
 
 
-def spark_query(spark: SparkSession, lake: str) -> Query:
+def spark_query(spark: SparkSession, lake: str, catalog: str | None = None) -> Query:
+    """The views are made in this session, and its settings changed."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
-    session, missing = spark.newSession(), []  # with settings and views of its own
-    session.conf.set("spark.sql.session.timeZone", "UTC")
-    session.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")  # else the id 007 becomes 7
+    missing = []
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")  # else the id 007 becomes 7
     for table in etl.TABLES:
         try:
-            rows = session.read.parquet(f"{etl.literal(lake)}/{table}").alias("stored")
-            rows.selectExpr(*columns_of(table).split(", ")).createOrReplaceTempView(table)
+            read = spark.read
+            rows = read.table(f"{catalog}.{table}") if catalog else read.parquet(f"{etl.literal(lake)}/{table}")
+            rows.alias("stored").selectExpr(*columns_of(table).split(", ")).createOrReplaceTempView(table)
         except (PySparkException, Py4JError) as error:
-            if not any(name in str(error) for name in ("[PATH_NOT_FOUND]", "[UNABLE_TO_INFER_SCHEMA]")):
+            if not any(f"[{name}]" in str(error) for name in NOT_THERE):
                 raise LakeError(f"cannot read table {table}: {etl.explain(error)}") from error
             missing.append(table)
-    refuse_missing(lake, missing)
+    refuse_missing(catalog or lake, missing)
 
     def query(sql: str) -> Answer:
         try:
-            answer = session.sql(sql)
+            answer = spark.sql(sql)
             return answer.columns, answer.collect()
         except (PySparkException, Py4JError) as error:
             raise LakeError(etl.explain(error)) from error
@@ -179,7 +236,7 @@ def spark_query(spark: SparkSession, lake: str) -> Query:
 
 
 @contextmanager
-def spark_engine(lake: str, config: str | None = None) -> Iterator[Query]:
+def spark_engine(lake: str, config: str | None = None, catalog: str | None = None) -> Iterator[Query]:
     from pyspark.sql import SparkSession
 
     if etl.is_submitted():
@@ -190,11 +247,17 @@ def spark_engine(lake: str, config: str | None = None) -> Iterator[Query]:
 
         uri = etl.to_uri(lake, os.getcwd())
         aws = etl.read_config(etl.find_config(config, None))["AWS"]
-        spark = laptop.create_session(etl.Settings(uri, uri, {}, aws=aws))
+        spark = laptop.create_session(etl.Settings(uri, uri, {}, catalog=catalog or "", aws=aws))
     try:
-        yield spark_query(spark, uri)
+        yield spark_query(spark, uri, catalog)
     finally:
         spark.stop()
+
+
+def configured_lake(config: str | None) -> str:
+    path = etl.find_config(config, None)
+    output = etl.read_config(path)["PATHS"]["OUTPUT_DATA"]
+    return etl.to_uri(output, os.path.dirname(path or f"{os.getcwd()}/"))
 
 
 def as_text(value: Any) -> str:
@@ -205,13 +268,15 @@ def as_text(value: Any) -> str:
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Callable[..., int]) -> int:
     """Adds the options that say which lake, does the work on it, and returns the exit code."""
-    parser.add_argument("--lake", metavar="URI", required=True, help="what etl.py's --output was")
+    parser.add_argument("--lake", metavar="URI", help="what etl.py's --output was (default: OUTPUT_DATA of dl.cfg)")
+    parser.add_argument("--catalog", metavar="NAME", help="what etl.py's --catalog was (Spark cannot tell by itself)")
     parser.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="default: duckdb")
-    parser.add_argument("--config", metavar="FILE", help="etl.py's configuration, for S3 (default: dl.cfg)")
+    parser.add_argument("--config", metavar="FILE", help="etl.py's configuration (default: dl.cfg)")
     options = parser.parse_args(argv)
     engine = {"duckdb": duckdb_engine, "spark": spark_engine}[options.engine]
     try:
-        with engine(options.lake, options.config) as query:
+        options.lake = options.lake or configured_lake(options.config)
+        with engine(options.lake, options.config, options.catalog) as query:
             return work(query, options)
     except Exception as error:
         if not hasattr(error, "exit_code"):
