@@ -63,10 +63,14 @@ from pyspark.sql import types as T
 
 
 def schema_of(columns: str) -> T.StructType:
-    """A schema from "name type, name type"; Spark's own parser of this needs a running JVM."""
+    """A schema from "name type, name type", or from lines of name, type and meaning.
+
+    Spark's own parser of this needs a running JVM.
+    """
     schema = T.StructType()
-    for name, kind in map(str.split, columns.split(", ")):
-        schema.add(name, kind)
+    for column in columns.splitlines() if "\n" in columns else columns.split(", "):
+        name, kind, *meaning = column.split(maxsplit=2)
+        schema.add(name, kind, metadata={"comment": meaning[0]} if meaning else None)
     return schema
 
 
@@ -79,18 +83,55 @@ LOG_SCHEMA = schema_of(
     "length double, level string, location string, method string, page string, registration double, "
     "sessionId long, song string, status long, ts long, userAgent string, userId string"
 )
-TABLES = {
-    "songs": schema_of("song_id string, title string, artist_id string, year integer, duration double"),
-    "artists": schema_of("artist_id string, name string, location string, latitude double, longitude double"),
-    "users": schema_of("user_id string, first_name string, last_name string, gender string, level string"),
-    "time": schema_of(
-        "start_time timestamp, hour integer, day integer, week integer, month integer, year integer, weekday integer"
-    ),
-    "songplays": schema_of(
-        "songplay_id string, start_time timestamp, user_id string, level string, song_id string, artist_id string, "
-        "session_id long, location string, user_agent string, year integer, month integer"
-    ),
-}
+# For each table what a row is, then its columns with their types, meanings and units
+MEANINGS = """
+songs: One row per song of the catalogue; of copies that differ one with a known year, by its title the first.
+song_id string which song
+title string its title; may be null
+artist_id string its artist
+year integer when it came out; 0 where unknown
+duration double how long it is, in seconds; may be null
+
+artists: One row per artist of the catalogue: the source row that knows most, then the one with the shortest name.
+artist_id string which artist
+name string name; a song may name the artist otherwise (X feat. Y)
+location string where the artist is from; null where unknown
+latitude double in degrees, north is positive; often null
+longitude double in degrees, east is positive; often null
+
+users: One row per logged-in user of the log, on any page, with the values of the latest event.
+user_id string who
+first_name string first name; may be null
+last_name string last name; may be null
+gender string F or M as in the log; may be null
+level string free or paid: the latest level; songplays.level is the one at a play
+
+time: One row per start_time of songplays.
+start_time timestamp the moment, UTC, in milliseconds
+hour integer its hour, 0 to 23
+day integer its day of the month, 1 to 31
+week integer its week by ISO 8601, which begins on Monday, 1 to 53
+month integer its month, 1 to 12
+year integer its year
+weekday integer its day of the week: 1 is Sunday, 7 is Saturday
+
+songplays: One row per play: an event with the page NextSong. An event that was delivered twice counts once.
+songplay_id string 128 bits in hex, the same in every run
+start_time timestamp when the play began, UTC, in milliseconds
+user_id string who listened
+level string free or paid: the level at this play; users.level is the latest one
+song_id string the song with the same title, artist name and duration; null where the catalogue has none
+artist_id string the artist of that song; null where song_id is null
+session_id long the session; sessions are told apart by user_id and session_id
+location string where the listener was; may be null
+user_agent string the listener's browser and device; may be null
+year integer the year of start_time
+month integer the month of start_time, 1 to 12
+"""
+BLOCKS = [block.split("\n", 1) for block in MEANINGS.strip().split("\n\n")]
+GRAINS = dict(head.split(": ", 1) for head, _ in BLOCKS)
+TABLES = {head.split(": ")[0]: schema_of(columns) for head, columns in BLOCKS}
+GRAINS["_rejected"] = "One row per line of the input that fits no table."
 KEYS = {name: schema.names[0] for name, schema in TABLES.items()}
 DIMENSIONS = tuple(name for name in TABLES if name != "songplays")
 SORTED_BY = {name: (key,) for name, key in KEYS.items()} | {
@@ -644,6 +685,150 @@ class Lake:
             self.fs.delete(folder, False)
 
 
+OURS = {"created-by": "etl.py", "write.wap.enabled": "true"}  # so a write with a spark.wap.id is seen by no reader
+DAY_MS = 86_400_000
+COMMIT_TRIES = 10
+
+
+class IcebergLake:
+    """Iceberg tables below the output, in a catalog that Spark's settings name.
+
+    Each table is written as a snapshot that no reader sees; then these are made current one by one. The first of these
+    commits decides between runs: it must find its table as it was when the run began. Whose rows the first table
+    holds, theirs is the lake: each later commit takes its table's state, looks at the first table, and replaces just
+    that state. So no table goes back to an older run, and a run that has lost the first table commits nothing more.
+    """
+
+    def __init__(self, spark: SparkSession, settings: Settings, run_id: str) -> None:
+        self.spark, self.settings, self.run_id = spark, settings, run_id
+        catalog, namespace = settings.catalog.split(".")
+        if not spark.conf.get(f"spark.sql.catalog.{catalog}", None):
+            raise ConfigError(f"Spark knows no catalog {catalog}: spark.sql.catalog.{catalog} is not set")
+        spark.conf.set("spark.wap.id", run_id)
+        spark.conf.set("spark.sql.iceberg.aggregate-push-down.enabled", False)  # rows are counted in the files
+        self.names = {name: f"{settings.catalog}.{name.lstrip('_')}" for name in (REJECTED, *TABLES)}
+        self.places = {name: f"{settings.output}/{namespace}/{name.lstrip('_')}" for name in self.names}
+        self.tables: dict[str, Any] = {}  # in Iceberg's own API
+        self.published: list[str] = []
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Finds out whether the lake can be written. What fails is raised as a JobError that tells its state."""
+        try:
+            self.spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {self.settings.catalog}")
+            for name in self.names:
+                files, path = open_path(self.spark, self.places[name])
+                if self.spark.catalog.tableExists(self.names[name]):
+                    self._load(name)
+                elif {each.getPath().getName() for each in (files.listStatus(path) if files.exists(path) else ())} - {
+                    "metadata"
+                }:
+                    raise JobError(f"{path.toString()} holds files and is no table of {self.settings.catalog}")
+            self.owner = self._current(REJECTED)
+            yield
+        except Exception as error:
+            done = ", ".join(self.published)
+            state = f"{done} hold this run's rows, the other tables another's; run it again" if done else ""
+            raise JobError(explain(error), state or "the lake is unchanged") from error
+
+    def _load(self, name: str) -> Any:
+        """Loads a table; JobError where it is not this job's."""
+        spark3 = java(self.spark, "org.apache.iceberg.spark.Spark3Util")
+        table = spark3.loadIcebergTable(self.spark._jsparkSession, self.names[name])
+        if not OURS.items() <= dict(table.properties()).items() or table.location() != self._location(name):
+            raise JobError(f"{self.names[name]} at {table.location()} is no table of this job and this output")
+        return self.tables.setdefault(name, table)
+
+    def _location(self, name: str) -> str:
+        return re.sub("^s3[an]:", "s3:", str(open_path(self.spark, self.places[name])[1].toString()))
+
+    def _create(self, name: str, schema: T.StructType) -> Any:
+        comments = (json.dumps(column.metadata.get("comment", "")) for column in schema)
+        columns = (
+            f"{c.name} {c.dataType.simpleString()} COMMENT {text}" for c, text in zip(schema, comments, strict=True)
+        )
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self.names[name]} ({', '.join(columns)}) USING iceberg "
+            f"COMMENT {json.dumps(GRAINS[name])} LOCATION {json.dumps(self._location(name))} "
+            f"TBLPROPERTIES ({', '.join(f'{json.dumps(key)} = {json.dumps(value)}' for key, value in OURS.items())})"
+        )
+        return self._load(name)
+
+    def _current(self, name: str) -> int | None:
+        """The id of a table's current snapshot; none where there is nothing yet."""
+        if name not in self.tables:
+            return None
+        self.tables[name].refresh()
+        current = self.tables[name].currentSnapshot()
+        return current and int(current.snapshotId())
+
+    def publish(self, tables: dict[str, DataFrame]) -> dict[str, dict[str, Any]]:
+        """Replaces the rows of all tables. Returns for each what Lake.publish does, and its snapshot's id.
+
+        No table is ever mixed: `mixed_seconds` is for how long the tables so far were not all of one run.
+        """
+        with ThreadPoolExecutor(len(tables)) as pool:
+            published = dict(zip(tables, pool.map(self._write, tables, tables.values()), strict=True))
+            started = time.monotonic()
+            for name in self.names:  # songplays last
+                self._commit(name, published[name]["snapshot"])
+                self.published.append(self.names[name])
+                published[name]["mixed_seconds"] = time.monotonic() - started
+            list(pool.map(self._clean, tables))
+        return published
+
+    def _write(self, name: str, frame: DataFrame) -> dict[str, Any]:
+        """Writes a table's rows as a snapshot that is not current."""
+        started, partitions, written = time.monotonic(), self.settings.partitions.get(name, ()), Observation()
+        try:
+            table = self.tables.get(name) or self._create(name, TABLES.get(name, frame.schema))
+            spec, fields = table.updateSpec(), {field.name() for field in table.spec().fields()}
+            for column in sorted(fields ^ {*partitions}, reverse=True):  # year before month
+                (spec.removeField if column in fields else spec.addField)(column)
+            spec.commit()
+            rows = arrange(frame, partitions, SORTED_BY[name]).observe(written, F.count(F.lit(1)).alias("rows"))
+            writer = rows.writeTo(self.names[name]).option("snapshot-property.run-id", self.run_id)
+            writer = writer.option("use-table-distribution-and-ordering", False).option("fanout-enabled", False)
+            writer.overwrite(F.lit(True))
+            table.refresh()
+            new = next(each for each in table.snapshots() if each.summary().get("run-id") == self.run_id)
+            found = self.spark.read.option("snapshot-id", new.snapshotId()).table(self.names[name]).count()
+            if found != written.get["rows"]:
+                raise JobError(f"it has {found:,} rows after the write instead of {written.get['rows']:,}")
+        except Exception as error:
+            raise JobError(f"cannot write {self.names[name]}: {explain(error)}") from error
+        files, size = (int(new.summary().get(key) or 0) for key in ("added-data-files", "added-files-size"))
+        sizes = {"rows": found, "files": files, "bytes": size, "seconds": time.monotonic() - started}
+        return {**sizes, "mixed_seconds": 0.0, "strangers": [], "snapshot": new.snapshotId()}
+
+    def _commit(self, name: str, snapshot: int) -> None:
+        """Makes the snapshot current, with the run's id as its tag for as long as it is to be kept."""
+        for left in reversed(range(COMMIT_TRIES)):
+            if (current := self._current(name)) == snapshot:  # by a try whose answer was lost
+                break
+            change = self.tables[name].manageSnapshots()  # of the state that the table has now
+            if self._current(REJECTED) != self.owner:
+                raise JobError(f"another run has taken {self.settings.catalog} meanwhile")
+            (change.replaceBranch if current else change.createBranch)("main", snapshot).createTag(
+                self.run_id, snapshot
+            )
+            try:
+                change.setMaxRefAgeMs(self.run_id, self.settings.keep_days * DAY_MS).commit()
+            except Exception as error:
+                if not left or not re.search("Commit(Failed|StateUnknown)Exception", str(error)):
+                    raise
+        if name == REJECTED:
+            self.owner = snapshot
+
+    def _clean(self, name: str) -> None:
+        """Removes snapshots without a tag, and files of no snapshot, that are older than a day."""
+        yesterday, session = int(time.time() * 1000) - DAY_MS, self.spark._jsparkSession
+        self.tables[name].refresh()
+        self.tables[name].expireSnapshots().expireOlderThan(yesterday).commit()
+        orphans = java(self.spark, "org.apache.iceberg.spark.actions.SparkActions").get(session)
+        orphans.deleteOrphanFiles(self.tables[name]).usePrefixListing(True).olderThan(yesterday).execute()
+
+
 # --- The run: read, build, check, publish, report --------------------------------------------------------------------
 
 SQL_CONF = {
@@ -662,6 +847,8 @@ class Settings:
     output: str
     partitions: dict[str, tuple[str, ...]]
     max_rejected: float = 0.01
+    catalog: str = ""  # "name.namespace" for Iceberg tables
+    keep_days: int = 7
     report: str | None = None
     aws: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -670,7 +857,8 @@ class Settings:
 def session_of(spark: SparkSession) -> Iterator[tuple[SparkSession, Callable[[DataFrame], DataFrame]]]:
     """A session of its own for a run, so that the given one stays as it is; and a way to keep frames until its end."""
     session, kept = spark.newSession(), list[DataFrame]()
-    for key, value in SQL_CONF.items():
+    catalogs = [row["key"] for row in spark.sql("SET").collect() if row["key"].startswith("spark.sql.catalog.")]
+    for key, value in ({key: str(spark.conf.get(key)) for key in catalogs} | SQL_CONF).items():
         session.conf.set(key, value)
 
     def keep(frame: DataFrame) -> DataFrame:
@@ -746,7 +934,11 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = sa
         song_lines, log_lines = read_songs(session, folders["song_data"]), read_logs(session, folders["log_data"])
         lines = {"song_data": song_lines, "log_data": log_lines}
         inputs = {name: {"files": list_files(session, folders[name], rows)} for name, rows in lines.items()}
-        lake = Lake(session, settings.output, run_id, settings.partitions)
+        lake = (
+            IcebergLake(session, settings, run_id)
+            if settings.catalog
+            else Lake(session, settings.output, run_id, settings.partitions)
+        )
         with lake.claimed():
             for name, rows in lines.items():
                 inputs[name] |= count_lines(folders[name], keep(rows), settings.max_rejected)
@@ -777,6 +969,7 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = sa
         "state": "done",
         "input": settings.input,
         "output": settings.output,
+        "catalog": settings.catalog,
         "seconds": time.monotonic() - started,
         "steps": steps,
         "inputs": inputs,
@@ -795,6 +988,7 @@ DEFAULTS = {
     "PATHS": {"INPUT_DATA": "data", "OUTPUT_DATA": "lake"},
     "PARTITIONS": {"SONGS": "year", "TIME": "year, month", "SONGPLAYS": "year, month"},
     "LIMITS": {"MAX_REJECTED": "0.01"},
+    "LAKE": {"CATALOG": "", "KEEP_DAYS": "7"},
 }
 
 
@@ -909,7 +1103,12 @@ def make_settings(options: argparse.Namespace, spark: SparkSession | None = None
         raise ConfigError(f"MAX_REJECTED is {limit!r}; give a share of the lines from 0 to 1")
     partitions = {name.lower(): to_partitions(name.lower(), text) for name, text in config["PARTITIONS"].items()}
     report = options.report and to_uri(options.report, here, spark)
-    return Settings(source, output, partitions, max_rejected, report, config["AWS"])
+    catalog, keep_days = options.catalog or config["LAKE"]["CATALOG"], config["LAKE"]["KEEP_DAYS"]
+    if catalog and not re.fullmatch(r"[A-Za-z_]\w*\.[a-z_][a-z0-9_]*", catalog, re.ASCII):
+        raise ConfigError(f"CATALOG is {catalog!r}; give a catalog and a lower-case namespace, such as glue.sparkify")
+    if not re.fullmatch(r"[1-9]\d{0,4}", keep_days, re.ASCII):
+        raise ConfigError(f"KEEP_DAYS is {keep_days!r}; give a number of days")
+    return Settings(source, output, partitions, max_rejected, catalog, int(keep_days), report, config["AWS"])
 
 
 # --- The command -----------------------------------------------------------------------------------------------------
@@ -924,7 +1123,7 @@ def explain(error: BaseException | None) -> str:
         return "Spark's JVM has ended"
     causes = re.findall(r"^(?:Caused by: |: |.*executor (?:driver|\d+)\): )(.*)", text, re.MULTILINE)
     line = next((line for line in [*causes[-1:], *text.splitlines()] if line.strip()), type(error).__name__)
-    line = re.sub(r"^(?:[\w$]+\.)+[\w$]+: ", "", line).strip()
+    line = re.sub(r"^(?:[\w$]+\.)+(?!ClassNotFound|NoClassDef)[\w$]+: ", "", line).strip()
     file = re.search(r"while reading file (\S+?)\.?(?:\s|$)", text)
     return f"cannot read {file[1]}: {line}" if file and file[1] not in line else line
 
@@ -933,12 +1132,13 @@ def show(report: dict[str, Any]) -> str:
     """The report as a table and a few lines."""
     lines = [f"{'table':<12}{'rows':>12}{'files':>8}{'bytes':>14}{'seconds':>9}"]
     for name in TABLES:
-        rows, files, size, seconds, _ = report["tables"][name].values()
+        rows, files, size, seconds, *_ = report["tables"][name].values()
         lines.append(f"{name:<12}{rows:>12,}{files:>8,}{size:>14,}{seconds:>9.1f}")
     if report["matched_share"] is not None:
         lines.append(f"plays that found their song: {report['matched_share']:.1%}")
     rejected = report["tables"][REJECTED]["rows"]
-    lines.append(f"rejected lines: {rejected:,}" + (f", see {report['output']}/{REJECTED}" if rejected else ""))
+    place = f"{report['catalog']}.rejected" if report["catalog"] else f"{report['output']}/{REJECTED}"
+    lines.append(f"rejected lines: {rejected:,}" + (f", see {place}" if rejected else ""))
     lines += [f"left alone, not written by this job: {stranger}" for stranger in report["strangers"]]
     lines.append(f"done in {report['seconds']:.1f} s, run {report['run_id']}")
     return "\n".join(lines)
@@ -962,6 +1162,7 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     add("--config", metavar="FILE", help="the configuration (default: dl.cfg here or beside etl.py)")
     add("--input", metavar="URI", help="the folder of song_data and log_data: a path, s3a://, s3://")
     add("--output", metavar="URI", help="the folder of the five tables: a path, s3a://, s3://")
+    add("--catalog", metavar="NAME", help="write Iceberg tables: catalog and namespace, such as glue.sparkify")
     add("--report", metavar="FILE", help="write the run's report as JSON to this path or URI")
     add("--max-rejected", metavar="SHARE", help="fail if more than this share of an input's lines is bad (0.01)")
     add("--verbose", action="store_true", help="show Spark's log, and the stack trace of an error")

@@ -65,6 +65,8 @@ S3A_CONF = {
     "fs.s3a.committer.magic.track.commits.in.memory.enabled": "true",
     "fs.s3a.performance.flags": "create,mkdir",
 }
+ICEBERG = "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.1"
+ICEBERG_AWS = ",".join(f"software.amazon.awssdk:{part}:2.29.52" for part in ("glue", "kms", "dynamodb", "s3tables"))
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
 BUNDLE = "certificates"  # a setting of ours, not of S3A
@@ -105,7 +107,10 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         access, size = s3a_access(uris, settings.aws)
     if settings.input.startswith("file://"):
         size = local_bytes(settings.input)
-    conf = CONF | (S3_CONF if access else LOCAL_FILES_CONF)
+    conf = CONF | (S3_CONF if access else {} if settings.catalog else LOCAL_FILES_CONF)
+    if settings.catalog:
+        jars = [ICEBERG, conf["spark.jars.packages"], ICEBERG_AWS] if access else [ICEBERG]
+        conf["spark.jars.packages"] = ",".join(jars)
     is_small = settings.input.startswith(("file://", "s3a://")) and size <= SMALL_INPUT_BYTES
     if is_small:
         conf["spark.driver.defaultJavaOptions"] = SMALL_INPUT_JAVA
@@ -115,7 +120,30 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         trust(spark, bundle)
     for key, value in access.items():  # not by Spark's settings, which are on the JVM's command line
         hadoop.set(key, value)
+    if settings.catalog:
+        open_catalog(spark, settings, access)
     return spark
+
+
+def open_catalog(spark: SparkSession, settings: Settings, access: Mapping[str, str]) -> None:
+    """Sets up the catalog: Glue for an output on S3, else one of files at the output."""
+    name = f"spark.sql.catalog.{settings.catalog.split('.')[0]}"
+    conf = {
+        "": "org.apache.iceberg.spark.SparkCatalog",
+        ".type": "hadoop",
+        ".warehouse": settings.output.replace("file://", "file:"),
+    }
+    if settings.output.startswith("s3a://"):
+        region = access[f"fs.s3a.bucket.{bucket_of(settings.output)}.endpoint.region"]
+        conf |= {".type": "glue", ".io-impl": "org.apache.iceberg.aws.s3.S3FileIO", ".client.region": region}
+        if endpoint := access.get("fs.s3a.endpoint"):
+            conf |= {".glue.endpoint": endpoint, ".s3.endpoint": endpoint, ".s3.path-style-access": "true"}
+        system: Any = getattr(spark._jvm, "java.lang.System")
+        keys = {"access.key": "accessKeyId", "secret.key": "secretAccessKey", "session.token": "sessionToken"}
+        for key in keys.keys() & {key.removeprefix("fs.s3a.") for key in access}:  # not where a setting would show them
+            system.setProperty(f"aws.{keys[key]}", access[f"fs.s3a.{key}"])
+    for key, value in conf.items():
+        spark.conf.set(name + key, value)
 
 
 # --- Java and Spark --------------------------------------------------------------------------------------------------

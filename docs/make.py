@@ -1,4 +1,4 @@
-"""Makes tables.md and schema.svg of this folder from etl.py's schemas and the meanings below.
+"""Makes tables.md and schema.svg of this folder from etl.py's schemas.
 
 python docs/make.py
 """
@@ -15,76 +15,37 @@ import etl
 FOLDER = Path(__file__).resolve().parent
 SONG, LOG, START = "song_data", "log_data", "songplays.start_time"
 
-# For each table what a row is; for each column its unit, its meaning, and the fields of the input that it comes from.
-MEANINGS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
-    "songplays": (
-        "One row per play: an event with the page NextSong. An event that was delivered twice counts once.",
-        {
-            "songplay_id": (
-                "",
-                "128 bits in hex, the same in every run",
-                f"{LOG}: ts, sessionId, itemInSession, userId",
-            ),
-            "start_time": ("UTC, ms", "when the play began", f"{LOG}: ts"),
-            "user_id": ("", "who listened", f"{LOG}: userId"),
-            "level": ("free, paid", "the level **at this play**; users.level is the latest one", f"{LOG}: level"),
-            "song_id": (
-                "",
-                "the song with the same title, artist name and duration; null where the catalogue has none",
-                f"{SONG}: song_id, by title, artist_name, duration",
-            ),
-            "artist_id": ("", "the artist of that song; null where song_id is null", f"{SONG}: artist_id"),
-            "session_id": ("", "the session; sessions are told apart by user_id and session_id", f"{LOG}: sessionId"),
-            "location": ("", "where the listener was; may be null", f"{LOG}: location"),
-            "user_agent": ("", "the listener's browser and device; may be null", f"{LOG}: userAgent"),
-            "year": ("", "the year of start_time; a folder", f"{LOG}: ts"),
-            "month": ("1 to 12", "the month of start_time; a folder", f"{LOG}: ts"),
-        },
-    ),
-    "users": (
-        "One row per logged-in user of the log, on any page, with the values of the latest event.",
-        {
-            "user_id": ("", "who", f"{LOG}: userId"),
-            "first_name": ("", "first name; may be null", f"{LOG}: firstName"),
-            "last_name": ("", "last name; may be null", f"{LOG}: lastName"),
-            "gender": ("F, M", "as in the log; may be null", f"{LOG}: gender"),
-            "level": ("free, paid", "the **latest** level; songplays.level is the one at a play", f"{LOG}: level"),
-        },
-    ),
-    "songs": (
-        "One row per song of the catalogue. Of copies that differ: a known year, then the alphabetically first title, "
-        "the lowest artist_id, the shortest duration.",
-        {
-            "song_id": ("", "which song", f"{SONG}: song_id"),
-            "title": ("", "its title; may be null", f"{SONG}: title"),
-            "artist_id": ("", "its artist", f"{SONG}: artist_id"),
-            "year": ("", "when it came out; 0 where unknown; a folder", f"{SONG}: year"),
-            "duration": ("seconds", "how long it is; may be null", f"{SONG}: duration"),
-        },
-    ),
-    "artists": (
-        "One row per artist of the catalogue: the source row that knows most (location, coordinates), then the one "
-        "with the shortest name.",
-        {
-            "artist_id": ("", "which artist", f"{SONG}: artist_id"),
-            "name": ("", "name; a song may name the artist otherwise (X feat. Y)", f"{SONG}: artist_name"),
-            "location": ("", "where the artist is from; null where unknown", f"{SONG}: artist_location"),
-            "latitude": ("degrees", "north is positive; often null", f"{SONG}: artist_latitude"),
-            "longitude": ("degrees", "east is positive; often null", f"{SONG}: artist_longitude"),
-        },
-    ),
-    "time": (
-        "One row per start_time of songplays.",
-        {
-            "start_time": ("UTC, ms", "the moment", START),
-            "hour": ("0 to 23", "its hour", START),
-            "day": ("1 to 31", "its day of the month", START),
-            "week": ("1 to 53", "its week by ISO 8601, which begins on Monday", START),
-            "month": ("1 to 12", "its month; a folder", START),
-            "year": ("", "its year; a folder", START),
-            "weekday": ("1 to 7", "its day of the week: 1 is Sunday, 7 is Saturday", START),
-        },
-    ),
+# The fields of the input that each column comes from; what it means is said in etl.py.
+SOURCES = {
+    "songplays": {
+        "songplay_id": f"{LOG}: ts, sessionId, itemInSession, userId",
+        "start_time": f"{LOG}: ts",
+        "user_id": f"{LOG}: userId",
+        "level": f"{LOG}: level",
+        "song_id": f"{SONG}: song_id, by title, artist_name, duration",
+        "artist_id": f"{SONG}: artist_id",
+        "session_id": f"{LOG}: sessionId",
+        "location": f"{LOG}: location",
+        "user_agent": f"{LOG}: userAgent",
+        "year": f"{LOG}: ts",
+        "month": f"{LOG}: ts",
+    },
+    "users": {
+        "user_id": f"{LOG}: userId",
+        "first_name": f"{LOG}: firstName",
+        "last_name": f"{LOG}: lastName",
+        "gender": f"{LOG}: gender",
+        "level": f"{LOG}: level",
+    },
+    "songs": {name: f"{SONG}: {name}" for name in etl.TABLES["songs"].names},
+    "artists": {
+        "artist_id": f"{SONG}: artist_id",
+        "name": f"{SONG}: artist_name",
+        "location": f"{SONG}: artist_location",
+        "latitude": f"{SONG}: artist_latitude",
+        "longitude": f"{SONG}: artist_longitude",
+    },
+    "time": dict.fromkeys(etl.TABLES["time"].names, START),
 }
 INTRO = """\
 # The tables
@@ -110,13 +71,16 @@ def folders(table: str) -> list[str]:
 
 def dictionary() -> str:
     parts = [INTRO]
-    for table, (grain, meanings) in MEANINGS.items():
-        parts.append(f"## {table}\n\n{grain}\n\n| column | type | unit | meaning | from |\n|---|---|---|---|---|")
+    for table, sources in SOURCES.items():
+        parts.append(f"## {table}\n\n{etl.GRAINS[table]}\n\n| column | type | meaning | from |\n|---|---|---|---|")
         for field in etl.TABLES[table]:
-            unit, meaning, source = meanings[field.name]
             other = references(table).get(field.name)
             role = "key: " if field.name == etl.KEYS[table] else f"to [{other}](#{other}): " if other else ""
-            parts.append(f"| {field.name} | {field.dataType.simpleString()} | {unit} | {role}{meaning} | {source} |")
+            folder = "; a folder" if field.name in folders(table) else ""
+            meaning = field.metadata["comment"]
+            parts.append(
+                f"| {field.name} | {field.dataType.simpleString()} | {role}{meaning}{folder} | {sources[field.name]} |"
+            )
         parts.append("")
     return "\n".join(parts)
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyspark
 import pytest
 from frames import make_frame
 from pyspark.sql import DataFrame, SparkSession
@@ -49,7 +50,12 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """A small local session, with the job's own SQL settings."""
-    conf = laptop.CONF | laptop.LOCAL_FILES_CONF | {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
+    iceberg = laptop.ICEBERG if pyspark.__version__ > "4" else laptop.ICEBERG.replace("4.0_2.13", "3.5_2.12")
+    conf = (
+        laptop.CONF
+        | laptop.LOCAL_FILES_CONF
+        | {"spark.jars.packages": iceberg, "spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
+    )
     session = SparkSession.builder.config(map={**conf, **etl.SQL_CONF}).getOrCreate()
     session.sparkContext.setLogLevel("OFF")
     yield session
@@ -99,7 +105,10 @@ def settings(source: Path, output: Path, **changes: Any) -> etl.Settings:
 
 def run(spark: SparkSession, source: Path, output: Path, **changes: Any) -> dict[str, Any]:
     """Runs the job in the tests' session; its report."""
-    return etl.run(spark, settings(source, output, **changes), say=lambda line: None)
+    wanted = settings(source, output, **changes)
+    if wanted.catalog:
+        laptop.open_catalog(spark, wanted, {})
+    return etl.run(spark, wanted, say=lambda line: None)
 
 
 def run_etl(

@@ -1,4 +1,4 @@
-"""Reads a lake on local files with pyarrow, in the form of the oracle's tables."""
+"""Reads a lake on local files with pyarrow or pyiceberg, in the form of the oracle's tables."""
 
 from __future__ import annotations
 
@@ -12,18 +12,37 @@ from urllib.parse import unquote, urlparse
 import oracle
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pytest
+from pyiceberg.table import StaticTable
 
+CATALOG, NAMESPACE = "lake.sparkify", "sparkify"
+KINDS = pytest.mark.parametrize("catalog", ["", CATALOG], ids=["folders", "iceberg"], scope="module")
 FEW_SONGS, FEW_DAYS = slice(10), slice(2)
 PARTITIONS = pa.schema([("year", pa.int32()), ("month", pa.int32()), ("artist_id", pa.string())])
 
 
-def tables_of(lake: Path) -> dict[str, list[tuple[Any, ...]]]:
+def iceberg_table(lake: Path, name: str) -> StaticTable:
+    """An Iceberg table as pyiceberg finds it in the files of a catalog that is nothing but files."""
+    folder = lake / NAMESPACE / name / "metadata"
+    version = (folder / "version-hint.text").read_text()
+    return StaticTable.from_metadata(f"file://{folder}/v{version}.metadata.json")
+
+
+def rows_of(lake: Path, name: str, night: str | None) -> pa.Table:
+    """What a reader finds in a table: of parquet files, or where there are any of Iceberg's, as it was after a run."""
+    if (lake / NAMESPACE).exists():
+        table = iceberg_table(lake, name)
+        return table.scan(snapshot_id=table.refs()[night].snapshot_id if night else None).to_arrow()
+    files = [str(path) for path in (lake / name).rglob("*.parquet")]
+    hive = ds.partitioning(PARTITIONS, flavor="hive")
+    return ds.dataset(files, partitioning=hive, partition_base_dir=str(lake / name)).to_table()
+
+
+def tables_of(lake: Path, night: str | None = None) -> dict[str, list[tuple[Any, ...]]]:
     """Each table's rows in their documented column order, sorted by the key."""
     tables: dict[str, list[tuple[Any, ...]]] = {}
     for name, columns in oracle.COLUMNS.items():
-        files = [str(path) for path in (lake / name).rglob("*.parquet")]
-        hive = ds.partitioning(PARTITIONS, flavor="hive")
-        table = ds.dataset(files, partitioning=hive, partition_base_dir=str(lake / name)).to_table()
+        table = rows_of(lake, name, night)
         assert set(columns) <= set(table.column_names) <= {*columns, *PARTITIONS.names}
         rows = (tuple(row[column] for column in columns) for row in table.to_pylist())
         tables[name] = sorted(rows, key=lambda row: row[0])
@@ -33,12 +52,16 @@ def tables_of(lake: Path) -> dict[str, list[tuple[Any, ...]]]:
 def rejected_of(lake: Path, source: Path) -> list[oracle.Rejected]:
     """The rejected lines that the lake keeps, as they were in the input folder."""
     rejected = []
-    for file in (lake / "_rejected").glob("*.json"):
-        for row in map(json.loads, file.read_bytes().splitlines()):
-            path = Path(unquote(urlparse(row["source_file"]).path)).relative_to(source).as_posix()
-            is_base64 = row["reason"].startswith("not UTF-8")
-            line = base64.b64decode(row["line"]) if is_base64 else row["line"].encode()
-            rejected.append(oracle.Rejected(row["input"], path, line))
+    if (lake / NAMESPACE).exists():
+        rows = rows_of(lake, "rejected", None).to_pylist()
+    else:
+        files = (file.read_bytes() for file in (lake / "_rejected").glob("*.json"))
+        rows = [json.loads(line) for text in files for line in text.splitlines()]
+    for row in rows:
+        path = Path(unquote(urlparse(row["source_file"]).path)).relative_to(source).as_posix()
+        is_base64 = row["reason"].startswith("not UTF-8")
+        line = base64.b64decode(row["line"]) if is_base64 else row["line"].encode()
+        rejected.append(oracle.Rejected(row["input"], path, line))
     return sorted(rejected)
 
 

@@ -1,0 +1,316 @@
+"""Iceberg tables: nights that can be read and taken back, kills, two runs at once, what is refused and what is removed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import engines
+import oracle
+import pytest
+from conftest import PLAY, ROOT, SAMPLE, run, run_etl, run_python, settings, write_lines
+from lakes import CATALOG, NAMESPACE, iceberg_table, some_of_sample, tables_of
+from pyiceberg.catalog.glue import GlueCatalog
+from pyspark.sql import SparkSession
+from s3 import KEYS, S3Server
+
+import etl
+import laptop
+
+pytestmark = pytest.mark.usefixtures("interpreted")
+NAMES = ["rejected", *etl.TABLES]
+Night = dict[str, list[tuple[Any, ...]]]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The inputs of two nights."""
+    folder = tmp_path_factory.mktemp("in")
+    return [
+        some_of_sample(SAMPLE, folder / "one", slice(10), slice(2)),
+        some_of_sample(SAMPLE, folder / "two", slice(5, 20), slice(1, 3)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(sources: list[Path]) -> list[Night]:
+    return [oracle.read_lake(source).tables for source in sources]
+
+
+@pytest.fixture(scope="module")
+def nights(spark: SparkSession, sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A lake of both nights, for reading, and their reports."""
+    lake = tmp_path_factory.mktemp("nights") / "lake"
+    return SimpleNamespace(lake=lake, reports=[run(spark, source, lake, catalog=CATALOG) for source in sources])
+
+
+@pytest.fixture
+def lake(spark: SparkSession, sources: list[Path], tmp_path: Path) -> Path:
+    """A lake of the first night, for a test to change: Iceberg's files name their places, so it can't be a copy."""
+    run(spark, sources[0], tmp_path / "lake", catalog=CATALOG)
+    return tmp_path / "lake"
+
+
+def session_on(spark: SparkSession, lake: Path) -> SparkSession:
+    session = spark.newSession()
+    laptop.open_catalog(session, settings(lake, lake, catalog=CATALOG), {})
+    return session
+
+
+def files_of(lake: Path) -> set[str]:
+    return {path.relative_to(lake).as_posix() for path in lake.rglob("*.parquet")}
+
+
+# Nights
+
+
+def test_both_nights_can_be_read_by_the_ids_of_their_runs(nights: SimpleNamespace, expected: list[Night]) -> None:
+    ids = [report["run_id"] for report in nights.reports]
+    assert [tables_of(nights.lake), *(tables_of(nights.lake, night) for night in ids)] == [expected[1], *expected]
+
+
+def test_the_report_names_snapshots_sizes_and_the_time_of_the_commits(nights: SimpleNamespace) -> None:
+    report = nights.reports[1]
+    for name, table in report["tables"].items():
+        stored = iceberg_table(nights.lake, name.lstrip("_"))
+        current = stored.current_snapshot()
+        assert current and current.summary
+        assert (table["snapshot"], report["run_id"]) == (current.snapshot_id, current.summary["run-id"])
+        files = stored.inspect.files()
+        sizes = (files.num_rows, sum(files["file_size_in_bytes"].to_pylist()), sum(files["record_count"].to_pylist()))
+        assert (table["files"], table["bytes"], table["rows"]) == sizes
+    seconds = [table["mixed_seconds"] for table in report["tables"].values()]
+    assert 0 < seconds[0] < seconds[-1] == max(seconds) < report["seconds"]
+    assert etl.show(report).count("\n") >= 7
+
+
+def test_the_schema_says_what_tables_and_columns_mean(nights: SimpleNamespace) -> None:
+    for name, schema in etl.TABLES.items():
+        stored = iceberg_table(nights.lake, name)
+        assert {field.name: field.doc for field in stored.schema().fields} == {
+            field.name: field.metadata["comment"] for field in schema
+        }
+        assert stored.properties["comment"] == etl.GRAINS[name]
+
+
+@pytest.mark.parametrize("reader", ["duckdb", "spark"])
+def test_the_queries_read_it(reader: str, nights: SimpleNamespace, expected: list[Night], spark: SparkSession) -> None:
+    sql = "SELECT song_id, title, artist_id, year, duration FROM songs ORDER BY song_id"
+    if reader == "spark":
+        _, rows = engines.spark_query(session_on(spark, nights.lake), str(nights.lake), CATALOG)(sql)
+    else:
+        with engines.duckdb_engine(str(nights.lake)) as query:
+            _, rows = query(sql)
+    assert [tuple(row) for row in rows] == expected[1]["songs"]
+
+
+# Moments: kills and two runs at once
+
+
+@pytest.mark.parametrize("commits", [0, 2, 6])
+def test_a_run_killed_between_its_commits_leaves_each_table_of_one_night(
+    commits: int, spark: SparkSession, sources: list[Path], expected: list[Night], lake: Path
+) -> None:
+    program = f"""
+import os, signal, etl
+commit, clean = etl.IcebergLake._commit, etl.IcebergLake._clean
+done = []
+def commit_some(self, name, snapshot):
+    if len(done) == {commits}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    commit(self, name, snapshot)
+    done.append(name)
+etl.IcebergLake._commit = commit_some
+etl.IcebergLake._clean = lambda self, name: os.kill(os.getpid(), signal.SIGKILL)
+etl.main(["--input", {str(sources[1])!r}, "--output", {str(lake)!r}, "--catalog", {CATALOG!r}])
+"""
+    with pytest.raises(AssertionError, match=f"{-signal.SIGKILL}"):
+        run_python(program, ROOT)
+    found = tables_of(lake)
+    new = NAMES[:commits]
+    assert found == {name: expected[name in new][name] for name in etl.TABLES}
+    run(spark, sources[1], lake, catalog=CATALOG)
+    assert tables_of(lake) == expected[1]
+
+
+@pytest.mark.parametrize("moment", ["before its commits", "between the first table's check and commit", "after two"])
+def test_of_two_runs_one_wins_whole_and_the_other_fails(
+    moment: str,
+    spark: SparkSession,
+    sources: list[Path],
+    expected: list[Night],
+    lake: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit, current, calls = etl.IcebergLake._commit, etl.IcebergLake._current, list[str]()
+
+    def other() -> None:
+        monkeypatch.undo()
+        run(spark, sources[1], lake, catalog=CATALOG)
+
+    def late_commit(self: etl.IcebergLake, name: str, snapshot: int) -> None:
+        if len(calls) == (2 if moment == "after two" else 0):
+            other()
+        calls.append(name)
+        commit(self, name, snapshot)
+
+    def late_current(self: etl.IcebergLake, name: str) -> int | None:
+        found = current(self, name)
+        calls.append(name)
+        if len(calls) == 3:  # when the run began, before the change and before the commit
+            other()
+        return found
+
+    if moment.startswith("between"):
+        monkeypatch.setattr(etl.IcebergLake, "_current", late_current)
+    else:
+        monkeypatch.setattr(etl.IcebergLake, "_commit", late_commit)
+    with pytest.raises(etl.JobError, match=r"another run has taken lake\.sparkify") as failed:
+        run(spark, sources[0], lake, catalog=CATALOG)
+    assert failed.value.state.startswith("lake.sparkify.rejected, " if moment == "after two" else "the lake is unch")
+    assert tables_of(lake) == expected[1]
+
+
+def test_a_commit_that_meets_another_change_of_the_table_is_tried_again(
+    spark: SparkSession, sources: list[Path], expected: list[Night], lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, calls = etl.IcebergLake._current, list[str]()
+
+    def meddle(self: etl.IcebergLake, name: str) -> int | None:
+        found = current(self, name)
+        calls.append(name)
+        if len(calls) == 3:
+            session_on(spark, lake).sql(f"ALTER TABLE {self.names[name]} SET TBLPROPERTIES ('of' = 'mine')")
+        return found
+
+    monkeypatch.setattr(etl.IcebergLake, "_current", meddle)
+    run(spark, sources[1], lake, catalog=CATALOG)
+    assert tables_of(lake) == expected[1]
+    assert iceberg_table(lake, "rejected").properties["of"] == "mine"
+
+
+# What is removed
+
+
+def test_files_of_a_dead_run_go_when_they_are_a_day_old(
+    spark: SparkSession, sources: list[Path], expected: list[Night], lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files_of(lake)
+
+    def die(*_: object) -> None:
+        raise ValueError("dead")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(etl.IcebergLake, "_commit", die)
+        with pytest.raises(etl.JobError, match="dead"):
+            run(spark, sources[1], lake, catalog=CATALOG)
+    dead = files_of(lake) - before
+    stray = lake / NAMESPACE / "songs" / "data" / "stray.parquet"
+    shutil.copy(lake / next(iter(dead)), stray)
+    assert tables_of(lake) == expected[0] and dead
+    report = run(spark, sources[1], lake, catalog=CATALOG)
+    assert dead <= files_of(lake) and stray.exists()
+    monkeypatch.setattr(etl, "time", SimpleNamespace(time=lambda: time.time() + 90_000, monotonic=time.monotonic))
+    run(spark, sources[0], lake, catalog=CATALOG)
+    assert not dead & files_of(lake) and not stray.exists()
+    assert tables_of(lake, report["run_id"]) == expected[1]
+
+
+def test_nights_go_when_their_days_are_over_and_never_the_current_one(
+    spark: SparkSession, sources: list[Path], expected: list[Night], lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etl, "DAY_MS", 1)  # so seven milliseconds
+    for night in (1, 0, 0):
+        report = run(spark, sources[night], lake, catalog=CATALOG)
+        assert tables_of(lake) == expected[night]
+    for name in NAMES:
+        table = iceberg_table(lake, name)
+        assert [snapshot.summary["run-id"] for snapshot in table.snapshots() if snapshot.summary] == [report["run_id"]]
+        stored = {Path(file).name for file in table.inspect.files()["file_path"].to_pylist()}
+        assert {path.name for path in (lake / NAMESPACE / name / "data").rglob("*.parquet")} == stored
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("harm", ["not the job's table", "a folder with files", "another output", "no catalog"])
+def test_what_is_not_this_jobs_is_refused_in_one_line(
+    harm: str, spark: SparkSession, sources: list[Path], lake: Path, tmp_path: Path, fail: Callable[..., str]
+) -> None:
+    words = {
+        "not the job's table": "lake.other.songs at file:",
+        "a folder with files": "holds files and is no table of lake.other",
+        "another output": "no table of this job and this output",
+        "no catalog": "Spark knows no catalog elsewhere",
+    }
+    catalog, output, session = "lake.other", lake, session_on(spark, lake)
+    if harm == "not the job's table":
+        session.sql("CREATE TABLE lake.other.songs (mine int) USING iceberg")
+        session.sql("INSERT INTO lake.other.songs VALUES (7)")
+    elif harm == "a folder with files":
+        write_lines(lake / "other" / "songs" / "part.json", {"mine": 7})
+    elif harm == "another output":
+        catalog, output = CATALOG, tmp_path / "elsewhere"
+    else:
+        catalog = "elsewhere.sparkify"
+    laptop.open_catalog(spark, settings(lake, lake, catalog=CATALOG), {})
+    options = ("--input", sources[0], "--output", output, "--catalog", catalog)
+    error = fail(*options, code=2 if harm == "no catalog" else 1)
+    assert words[harm] in error and error.count("\n") == 1
+    if harm == "not the job's table":
+        assert [row.mine for row in session.table("lake.other.songs").collect()] == [7]
+
+
+# Files
+
+
+def test_queries_by_month_and_by_time_skip_files_that_are_sorted(spark: SparkSession, tmp_path: Path) -> None:
+    """Three months of plays."""
+    starts = [1_541_030_400_000 + day * 86_400_000 for day in range(90)]
+    plays = [PLAY | {"ts": day + item, "itemInSession": item} for day in starts for item in range(3)]
+    write_lines(tmp_path / "in" / "log_data" / "a.json", *plays)
+    some_of_sample(SAMPLE, tmp_path / "in", slice(3), slice(0))
+    run(spark, tmp_path / "in", tmp_path / "lake", catalog=CATALOG)
+    for name in ("songplays", "time"):
+        table = iceberg_table(tmp_path / "lake", name)
+
+        days = "start_time >= '2018-12-05T00:00:00+00:00' and start_time < '2018-12-06T00:00:00+00:00'"
+        scans = [table.scan(), *(table.scan(row_filter) for row_filter in ("year = 2018 and month = 12", days))]
+        found = [list(scan.plan_files()) for scan in scans]
+        assert [len(files) for files in found] == [3, 1, 1]
+        for task in found[0]:
+            times = duckdb.sql(f"SELECT start_time FROM read_parquet('{task.file.file_path[5:]}')").fetchall()
+            assert times == sorted(times)
+
+
+# Glue and S3
+
+
+def test_on_s3_the_tables_are_glues(sources: list[Path], expected: list[Night]) -> None:
+    with S3Server() as s3:
+        s3.make_bucket("songs", "eu-west-1")
+        options = ("--output", "s3a://songs/lake", "--catalog", "glue.sparkify", "--report")
+        for number, source in enumerate(sources):
+            done = run_etl("--input", source, *options, f"s3a://songs/r{number}.json", **s3.environment)
+            assert done.stderr == ""
+        run_id = json.loads(s3.client.get_object(Bucket="songs", Key="r0.json")["Body"].read())["run_id"]
+        client = {"region": "eu-west-1", "access-key-id": KEYS["AWS_ACCESS_KEY_ID"], "endpoint": s3.url}
+        client["secret-access-key"] = KEYS["AWS_SECRET_ACCESS_KEY"]
+        catalog = GlueCatalog(
+            "glue", **{f"{part}.{key}": value for part in ("s3", "glue") for key, value in client.items()}
+        )
+        for name, columns in oracle.COLUMNS.items():
+            table = catalog.load_table(f"sparkify.{name}")
+            assert table.location() == f"s3://songs/lake/sparkify/{name}"
+            for night, rows in ((run_id, expected[0][name]), ("main", expected[1][name])):
+                found = table.scan(snapshot_id=table.refs()[night].snapshot_id).to_arrow().select(columns).to_pylist()
+                assert sorted((tuple(row.values()) for row in found), key=lambda row: row[0]) == rows
+        assert {key.split("/")[1] for key in s3.keys("songs", "lake/")} == {"sparkify"}
+        assert s3.uploads("songs") == []
