@@ -707,7 +707,9 @@ class IcebergLake:
         spark.conf.set("spark.wap.id", run_id)
         spark.conf.set("spark.sql.iceberg.aggregate-push-down.enabled", False)  # rows are counted in the files
         self.names = {name: f"{settings.catalog}.{name.lstrip('_')}" for name in (REJECTED, *TABLES)}
-        self.places = {name: f"{settings.output}/{namespace}/{name.lstrip('_')}" for name in self.names}
+        self.folder = f"{settings.output}/{namespace}"
+        root = re.sub("^s3[an]:", "s3:", open_path(spark, self.folder)[1].toString())
+        self.locations = {name: f"{root}/{name.lstrip('_')}" for name in self.names}
         self.tables: dict[str, Any] = {}  # in Iceberg's own API
         self.published: list[str] = []
 
@@ -716,13 +718,12 @@ class IcebergLake:
         """Finds out whether the lake can be written. What fails is raised as a JobError that tells its state."""
         try:
             self.spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {self.settings.catalog}")
-            for name in self.names:
-                files, path = open_path(self.spark, self.places[name])
-                if self.spark.catalog.tableExists(self.names[name]):
+            for name, table in self.names.items():
+                files, path = open_path(self.spark, f"{self.folder}/{name.lstrip('_')}")
+                found = files.listStatus(path) if files.exists(path) else ()
+                if self.spark.catalog.tableExists(table):
                     self._load(name)
-                elif {each.getPath().getName() for each in (files.listStatus(path) if files.exists(path) else ())} - {
-                    "metadata"
-                }:
+                elif {status.getPath().getName() for status in found} - {"data", "metadata"}:  # as a dead run leaves
                     raise JobError(f"{path.toString()} holds files and is no table of {self.settings.catalog}")
             self.owner = self._current(REJECTED)
             yield
@@ -731,28 +732,12 @@ class IcebergLake:
             state = f"{done} hold this run's rows, the other tables another's; run it again" if done else ""
             raise JobError(explain(error), state or "the lake is unchanged") from error
 
-    def _load(self, name: str) -> Any:
+    def _load(self, name: str) -> None:
         """Loads a table; JobError where it is not this job's."""
         spark3 = java(self.spark, "org.apache.iceberg.spark.Spark3Util")
-        table = spark3.loadIcebergTable(self.spark._jsparkSession, self.names[name])
-        if not OURS.items() <= dict(table.properties()).items() or table.location() != self._location(name):
+        self.tables[name] = table = spark3.loadIcebergTable(self.spark._jsparkSession, self.names[name])
+        if not OURS.items() <= dict(table.properties()).items() or table.location() != self.locations[name]:
             raise JobError(f"{self.names[name]} at {table.location()} is no table of this job and this output")
-        return self.tables.setdefault(name, table)
-
-    def _location(self, name: str) -> str:
-        return re.sub("^s3[an]:", "s3:", str(open_path(self.spark, self.places[name])[1].toString()))
-
-    def _create(self, name: str, schema: T.StructType) -> Any:
-        comments = (json.dumps(column.metadata.get("comment", "")) for column in schema)
-        columns = (
-            f"{c.name} {c.dataType.simpleString()} COMMENT {text}" for c, text in zip(schema, comments, strict=True)
-        )
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {self.names[name]} ({', '.join(columns)}) USING iceberg "
-            f"COMMENT {json.dumps(GRAINS[name])} LOCATION {json.dumps(self._location(name))} "
-            f"TBLPROPERTIES ({', '.join(f'{json.dumps(key)} = {json.dumps(value)}' for key, value in OURS.items())})"
-        )
-        return self._load(name)
 
     def _current(self, name: str) -> int | None:
         """The id of a table's current snapshot; none where there is nothing yet."""
@@ -780,18 +765,26 @@ class IcebergLake:
     def _write(self, name: str, frame: DataFrame) -> dict[str, Any]:
         """Writes a table's rows as a snapshot that is not current."""
         started, partitions, written = time.monotonic(), self.settings.partitions.get(name, ()), Observation()
+        rows = arrange(frame, partitions, SORTED_BY[name]).observe(written, F.count(F.lit(1)).alias("rows"))
+        writer = rows.to(TABLES.get(name, frame.schema)).writeTo(self.names[name])
+        writer = writer.option("snapshot-property.run-id", self.run_id)
+        writer = writer.option("use-table-distribution-and-ordering", False).option("fanout-enabled", False)
         try:
-            table = self.tables.get(name) or self._create(name, TABLES.get(name, frame.schema))
-            spec, fields = table.updateSpec(), {field.name() for field in table.spec().fields()}
-            for column in sorted(fields ^ {*partitions}, reverse=True):  # year before month
-                (spec.removeField if column in fields else spec.addField)(column)
-            spec.commit()
-            rows = arrange(frame, partitions, SORTED_BY[name]).observe(written, F.count(F.lit(1)).alias("rows"))
-            writer = rows.writeTo(self.names[name]).option("snapshot-property.run-id", self.run_id)
-            writer = writer.option("use-table-distribution-and-ordering", False).option("fanout-enabled", False)
-            writer.overwrite(F.lit(True))
-            table.refresh()
-            new = next(each for each in table.snapshots() if each.summary().get("run-id") == self.run_id)
+            if table := self.tables.get(name):
+                spec, fields = table.updateSpec(), {field.name() for field in table.spec().fields()}
+                for column in sorted(fields ^ {*partitions}, reverse=True):  # year before month
+                    (spec.removeField if column in fields else spec.addField)(column)
+                spec.commit()
+                writer.overwrite(F.lit(True))
+            else:
+                for key, value in {**OURS, "comment": GRAINS[name], "location": self.locations[name]}.items():
+                    writer = writer.tableProperty(key, value)
+                if partitions:
+                    writer = writer.partitionedBy(*map(F.col, partitions))
+                writer.using("iceberg").create()
+                self._load(name)
+            self.tables[name].refresh()
+            new = next(each for each in self.tables[name].snapshots() if each.summary().get("run-id") == self.run_id)
             found = self.spark.read.option("snapshot-id", new.snapshotId()).table(self.names[name]).count()
             if found != written.get["rows"]:
                 raise JobError(f"it has {found:,} rows after the write instead of {written.get['rows']:,}")
@@ -804,7 +797,7 @@ class IcebergLake:
     def _commit(self, name: str, snapshot: int) -> None:
         """Makes the snapshot current, with the run's id as its tag for as long as it is to be kept."""
         for left in reversed(range(COMMIT_TRIES)):
-            if (current := self._current(name)) == snapshot:  # by a try whose answer was lost
+            if (current := self._current(name)) == snapshot:  # also by a try whose answer was lost
                 break
             change = self.tables[name].manageSnapshots()  # of the state that the table has now
             if self._current(REJECTED) != self.owner:
@@ -825,8 +818,8 @@ class IcebergLake:
         yesterday, session = int(time.time() * 1000) - DAY_MS, self.spark._jsparkSession
         self.tables[name].refresh()
         self.tables[name].expireSnapshots().expireOlderThan(yesterday).commit()
-        orphans = java(self.spark, "org.apache.iceberg.spark.actions.SparkActions").get(session)
-        orphans.deleteOrphanFiles(self.tables[name]).usePrefixListing(True).olderThan(yesterday).execute()
+        actions = java(self.spark, "org.apache.iceberg.spark.actions.SparkActions").get(session)
+        actions.deleteOrphanFiles(self.tables[name]).usePrefixListing(True).olderThan(yesterday).execute()
 
 
 # --- The run: read, build, check, publish, report --------------------------------------------------------------------

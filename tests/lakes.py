@@ -12,11 +12,10 @@ from urllib.parse import unquote, urlparse
 import oracle
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pytest
 from pyiceberg.table import StaticTable
 
 CATALOG, NAMESPACE = "lake.sparkify", "sparkify"
-KINDS = pytest.mark.parametrize("catalog", ["", CATALOG], ids=["folders", "iceberg"], scope="module")
+CATALOGS = ("", CATALOG)  # folders of parquet, and Iceberg
 FEW_SONGS, FEW_DAYS = slice(10), slice(2)
 PARTITIONS = pa.schema([("year", pa.int32()), ("month", pa.int32()), ("artist_id", pa.string())])
 

@@ -79,6 +79,10 @@ def test_command_line_over_dl_cfg_over_defaults(tmp_path: Path) -> None:
     given = settings_of("--config", config, *options)
     assert (given.input, given.output, given.max_rejected) == (f"file://{tmp_path}/yours", "file:///out", 0)
     assert given.report == f"file://{tmp_path}/r.json"
+    config = write("[LAKE]\nCATALOG = glue.sparkify\nKEEP_DAYS = 30\n")
+    assert (given.catalog, given.keep_days, settings_of("--config", config).catalog) == ("", 7, "glue.sparkify")
+    given = settings_of("--config", config, "--catalog", "lake.mine")
+    assert (given.catalog, given.keep_days) == ("lake.mine", 30)
 
 
 def test_dl_cfg_here_over_the_one_beside_etl_and_the_first_line_says_which(
@@ -149,6 +153,11 @@ WRONG: dict[str, tuple[str | bytes, list[str]]] = {
     "partition column twice": ("[PARTITIONS]\nTIME = year, YEAR\n", ["TIME", "year, YEAR", "once"]),
     "column of another table": ("[PARTITIONS]\nSONGPLAYS = weekday\n", ["SONGPLAYS", "weekday"]),
     **{
+        f"catalog {name!r}": (f"[LAKE]\nCATALOG = {name}\n", ["CATALOG", name, "glue.sparkify"])
+        for name in ("glue", "glue.Spark", "glue.a.b", "glue.a-b", ".a", "g.a; DROP")
+    },
+    **{f"{days!r} days": (f"[LAKE]\nKEEP_DAYS = {days}\n", ["KEEP_DAYS", days]) for days in ("0", "-1", "1.5", "")},
+    **{
         f"share {share!r}": (f"[LIMITS]\nMAX_REJECTED = {share}\n", ["MAX_REJECTED", share])
         for share in ("1.01", "-0.1", "1%", "nan", "")
     },
@@ -196,7 +205,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match=r"^0$"):
         etl.main(["--help"])
     usage, explained = re.sub(r"\s+", " ", capsys.readouterr().out).split("options:")
-    for option in ("--config", "--input", "--output", "--report", "--max-rejected", "--verbose"):
+    for option in ("--config", "--input", "--output", "--report", "--catalog", "--max-rejected", "--verbose"):
         assert option in usage and re.search(rf"{option}(?: [A-Z]+)? [a-z]+ [\w']+", explained), option
     for words in ("0 done", "1 the job failed", "2 wrong usage or configuration", "130 interrupted"):
         assert words in explained

@@ -12,7 +12,7 @@ from typing import Any
 import oracle
 import pytest
 from conftest import run, write_lines
-from lakes import contents_of, inputs_of, rejected_of, tables_of
+from lakes import CATALOGS, contents_of, inputs_of, rejected_of, tables_of
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -268,10 +268,11 @@ def assert_as_the_oracle_says(report: dict[str, Any], source: Path, lake: Path) 
     assert report["inputs"] == inputs_of(expected)
 
 
+@pytest.mark.parametrize("catalog", CATALOGS)
 def test_every_line_is_in_a_table_or_a_copy_or_no_play_or_rejected(
-    spark: SparkSession, corpus: Path, tmp_path: Path
+    spark: SparkSession, corpus: Path, tmp_path: Path, catalog: str
 ) -> None:
-    report = run(spark, corpus, tmp_path / "lake", max_rejected=1.0)
+    report = run(spark, corpus, tmp_path / "lake", max_rejected=1.0, catalog=catalog)
     assert_as_the_oracle_says(report, corpus, tmp_path / "lake")
 
 
@@ -369,16 +370,20 @@ NASTY = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("catalog", CATALOGS)
 def test_nasty_values_in_partition_columns_come_back_as_they_were(
-    spark: SparkSession, source: Path, tmp_path: Path
+    spark: SparkSession, source: Path, tmp_path: Path, catalog: str
 ) -> None:
     songs = [song(song_id=f"S{number}", artist_id=nasty) for number, nasty in enumerate(NASTY)]
     write_lines(source / "song_data" / "a.json", *songs)
     for _ in range(2):
-        run(spark, source, tmp_path / "out" / "lake", partitions={"songs": ("year", "artist_id")})
-    stored = spark.read.schema(etl.TABLES["songs"]).parquet(f"file://{tmp_path}/out/lake/songs")
-    found = {row["song_id"]: row["artist_id"] for row in stored.collect()}
-    assert found == {f"S{number}": nasty for number, nasty in enumerate(NASTY)} and stored.count() == len(NASTY)
+        run(spark, source, tmp_path / "out" / "lake", partitions={"songs": ("year", "artist_id")}, catalog=catalog)
+    if catalog:
+        stored = tables_of(tmp_path / "out" / "lake")["songs"]
+    else:
+        stored = spark.read.schema(etl.TABLES["songs"]).parquet(f"file://{tmp_path}/out/lake/songs").collect()
+    assert {row[0]: row[2] for row in stored} == {f"S{number}": nasty for number, nasty in enumerate(NASTY)}
+    assert len(stored) == len(NASTY)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["lake"]
 
 

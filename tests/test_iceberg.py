@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +70,13 @@ def files_of(lake: Path) -> set[str]:
     return {path.relative_to(lake).as_posix() for path in lake.rglob("*.parquet")}
 
 
+def test_the_program_writes_the_sample_with_nothing_set_up(tmp_path: Path) -> None:
+    for _ in range(2):
+        done = run_etl("--output", tmp_path / "lake", "--catalog", CATALOG)
+        assert done.stderr == "" and done.stdout.splitlines()[5].split()[0] == "table"
+        assert tables_of(tmp_path / "lake") == oracle.read_lake(SAMPLE).tables
+
+
 # Nights
 
 
@@ -109,6 +118,34 @@ def test_the_queries_read_it(reader: str, nights: SimpleNamespace, expected: lis
         with engines.duckdb_engine(str(nights.lake)) as query:
             _, rows = query(sql)
     assert [tuple(row) for row in rows] == expected[1]["songs"]
+
+
+DOC = (ROOT / "docs" / "iceberg.md").read_text("utf-8")
+
+
+def test_the_commands_of_the_docs(
+    nights: SimpleNamespace, expected: list[Night], spark: SparkSession, lake: Path, sources: list[Path]
+) -> None:
+    """The nights, one of them, what changed, and taking a run back."""
+    first, second = (report["run_id"] for report in nights.reports)
+    listing, night, changed = (text.replace("glue.", "lake.") for text in re.findall("```sql\n(.*?)```", DOC, re.S)[:3])
+    session = session_on(spark, nights.lake)
+    assert [row.run for row in session.sql(listing).collect()] == [first, second]
+    [count] = session.sql(night.replace("RUN", first)).collect()
+    assert count[0] == len(expected[0]["songplays"])
+    rows = {tuple(row) for row in session.sql(changed.replace("OTHER", first)).collect()}
+    assert rows == {*expected[1]["users"]} - {*expected[0]["users"]} != set()
+
+    [first] = iceberg_table(lake, "songs").refs().keys() - {"main"}
+    run(spark, sources[1], lake, catalog=CATALOG)
+    [loop] = re.findall("```bash\n(for .*?)```", DOC, re.S)
+    script = f"spark-sql() {{ cat; }}\n{loop.replace('glue.', 'lake.').replace('RUN', first)}"
+    session = session_on(spark, lake)
+    for statement in subprocess.check_output(["bash", "-c", script], text=True).split(";\n")[:-1]:
+        session.sql(statement)
+    assert tables_of(lake) == expected[0]
+    run(spark, sources[1], lake, catalog=CATALOG)
+    assert tables_of(lake) == expected[1]
 
 
 # Moments: kills and two runs at once

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import engines
 import oracle
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, settings, write_lines
+from conftest import ROOT, run, settings, write_lines
 from frames import make_frame, rows_of, to_ms, utc
-from lakes import rejected_of, tables_of
+from lakes import CATALOGS, NAMESPACE, rejected_of, tables_of
 from pyspark.sql import SparkSession
 
 import etl
+import laptop
 
 PLAYED = {"page": "NextSong", "ts": 1_541_121_934_796, "userId": "7", "sessionId": 3}
 FIRST, LAST = 946_684_800_000, 253_402_300_799_999
@@ -57,10 +59,15 @@ def expected(source: Path) -> oracle.Lake:
     return oracle.read_lake(source)
 
 
+@pytest.fixture(scope="module", params=CATALOGS, ids=repr)
+def catalog(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def lake(spark: SparkSession, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lake(spark: SparkSession, source: Path, catalog: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lake")
-    etl.run(spark, settings(source, path, max_rejected=1.0), say=lambda line: None)
+    run(spark, source, path, max_rejected=1.0, catalog=catalog)
     return path
 
 
@@ -72,7 +79,7 @@ def test_the_lake_of_generated_and_odd_data_is_the_oracles(lake: Path, source: P
 
 @pytest.mark.parametrize("table", ["time", "songplays"])
 def test_timestamps_are_microseconds_in_64_bits(lake: Path, table: str) -> None:
-    for file in (lake / table).rglob("*.parquet"):
+    for file in lake.rglob(f"{table}/**/*.parquet"):
         schema = pq.ParquetFile(file).schema
         column = schema.column(schema.names.index("start_time"))
         kind = json.loads(column.logical_type.to_json())
@@ -81,18 +88,26 @@ def test_timestamps_are_microseconds_in_64_bits(lake: Path, table: str) -> None:
 
 
 def test_duckdb_and_spark_read_the_same_rows_as_the_oracle(
-    spark: SparkSession, lake: Path, expected: oracle.Lake
+    spark: SparkSession, lake: Path, catalog: str, expected: oracle.Lake
 ) -> None:
+    session, connection = spark.newSession(), duckdb.connect()
+    if catalog:
+        laptop.open_catalog(session, settings(lake, lake, catalog=catalog), {})
+        engines.load(connection, "avro", "iceberg")
     for name, columns in oracle.COLUMNS.items():
-        stored = f"select {', '.join(columns)} from read_parquet('{lake}/{name}/**/*.parquet', hive_partitioning=true)"
+        files = f"read_parquet('{lake}/{name}/**/*.parquet', hive_partitioning=true)"
+        table = f"iceberg_scan('{lake}/{NAMESPACE}/{name}')"
+        stored = f"select {', '.join(columns)} from {table if catalog else files}"
         times = "replace (epoch_us(start_time) as start_time)" if "start_time" in columns else ""
-        found = duckdb.execute(f"select * {times} from ({stored}) order by 1").fetchall()
+        found = connection.execute(f"select * {times} from ({stored}) order by 1").fetchall()
         rows = [
             [to_ms(value) * 1000 if isinstance(value, datetime) else value for value in row]
             for row in expected.tables[name]
         ]
         assert [[*row] for row in found] == rows
-        frame = spark.read.schema(etl.TABLES[name]).parquet(f"file://{lake}/{name}").select(*columns)
+        read = session.read.schema(etl.TABLES[name]).parquet
+        frame = session.table(f"{catalog}.{name}") if catalog else read(f"file://{lake}/{name}")
+        frame = frame.select(*columns)
         assert sorted(rows_of(frame), key=lambda row: row[0]) == expected.tables[name]
 
 
