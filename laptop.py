@@ -66,7 +66,7 @@ S3A_CONF = {
     "fs.s3a.performance.flags": "create,mkdir",
 }
 ICEBERG = "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.1"
-ICEBERG_AWS = ",".join(f"software.amazon.awssdk:{part}:2.29.52" for part in ("glue", "kms", "dynamodb", "s3tables"))
+ICEBERG_AWS = ",".join(f"software.amazon.awssdk:{part}:2.29.52" for part in ("glue", "kms", "dynamodb"))
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
 BUNDLE = "certificates"  # a setting of ours, not of S3A
@@ -83,7 +83,7 @@ START_PROBLEMS = {
     "(?i)[^\n]*(?:could not (?:reserve|allocate)|cannot allocate memory|insufficient memory)[^\n]*": (
         "too little memory for Spark's JVM: {0}"
     ),
-    "unresolved dependency: [^:\\n]*": "cannot download the S3A jars: {0}; is Maven Central reachable?",
+    "unresolved dependency: [^:\\n]*": "cannot download jars: {0}; is Maven Central reachable?",
 }
 
 
@@ -98,7 +98,7 @@ class SessionError(Exception):
 def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
     """A local session for this run, with S3A where its input, output or report is on S3.
 
-    Raises SessionError, in one line: no Java, no S3A jars, a bucket that cannot be listed.
+    Raises SessionError, in one line: no Java, no jars, a bucket that cannot be listed.
     """
     check_java()
     uris = [settings.input, settings.output, *([settings.report] if settings.report else [])]
