@@ -16,6 +16,7 @@ from typing import Any
 import pyspark
 import pytest
 from frames import make_frame
+from lakes import CATALOG
 from pyspark.sql import DataFrame, SparkSession
 
 import etl
@@ -103,11 +104,18 @@ def settings(source: Path, output: Path, **changes: Any) -> etl.Settings:
     return replace(etl.Settings(f"file://{source}", f"file://{output}", partitions), **changes)
 
 
+def open_catalog(spark: SparkSession, lake: Path) -> None:
+    """Sets up the catalog of a lake's Iceberg tables, with a local file system that can do all that Iceberg asks for."""
+    laptop.open_catalog(spark, settings(lake, lake, catalog=CATALOG), {})
+    for key, value in {"": "org.apache.hadoop.fs.LocalFileSystem", ".disable.cache": "true"}.items():
+        spark.conf.set(f"spark.sql.catalog.lake.hadoop.fs.file.impl{key}", value)
+
+
 def run(spark: SparkSession, source: Path, output: Path, **changes: Any) -> dict[str, Any]:
     """Runs the job in the tests' session; its report."""
     wanted = settings(source, output, **changes)
     if wanted.catalog:
-        laptop.open_catalog(spark, wanted, {})
+        open_catalog(spark, output)
     return etl.run(spark, wanted, say=lambda line: None)
 
 

@@ -17,14 +17,13 @@ import duckdb
 import engines
 import oracle
 import pytest
-from conftest import PLAY, ROOT, SAMPLE, run, run_etl, run_python, settings, write_lines
+from conftest import PLAY, ROOT, SAMPLE, open_catalog, run, run_etl, run_python, write_lines
 from lakes import CATALOG, NAMESPACE, iceberg_table, some_of_sample, tables_of
 from pyiceberg.catalog.glue import GlueCatalog
 from pyspark.sql import SparkSession
 from s3 import KEYS, S3Server
 
 import etl
-import laptop
 
 pytestmark = pytest.mark.usefixtures("interpreted")
 NAMES = ["rejected", *etl.TABLES]
@@ -62,7 +61,7 @@ def lake(spark: SparkSession, sources: list[Path], tmp_path: Path) -> Path:
 
 def session_on(spark: SparkSession, lake: Path) -> SparkSession:
     session = spark.newSession()
-    laptop.open_catalog(session, settings(lake, lake, catalog=CATALOG), {})
+    open_catalog(session, lake)
     return session
 
 
@@ -297,7 +296,7 @@ def test_what_is_not_this_jobs_is_refused_in_one_line(
         catalog, output = CATALOG, tmp_path / "elsewhere"
     else:
         catalog = "elsewhere.sparkify"
-    laptop.open_catalog(spark, settings(lake, lake, catalog=CATALOG), {})
+    open_catalog(spark, lake)
     options = ("--input", sources[0], "--output", output, "--catalog", catalog)
     error = fail(*options, code=2 if harm == "no catalog" else 1)
     assert words[harm] in error and error.count("\n") == 1

@@ -14,13 +14,12 @@ import engines
 import oracle
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, run, settings, write_lines
+from conftest import ROOT, open_catalog, run, write_lines
 from frames import make_frame, rows_of, to_ms, utc
 from lakes import CATALOGS, NAMESPACE, rejected_of, tables_of
 from pyspark.sql import SparkSession
 
 import etl
-import laptop
 
 PLAYED = {"page": "NextSong", "ts": 1_541_121_934_796, "userId": "7", "sessionId": 3}
 FIRST, LAST = 946_684_800_000, 253_402_300_799_999
@@ -92,7 +91,7 @@ def test_duckdb_and_spark_read_the_same_rows_as_the_oracle(
 ) -> None:
     session, connection = spark.newSession(), duckdb.connect()
     if catalog:
-        laptop.open_catalog(session, settings(lake, lake, catalog=catalog), {})
+        open_catalog(session, lake)
         engines.load(connection, "avro", "iceberg")
     for name, columns in oracle.COLUMNS.items():
         files = f"read_parquet('{lake}/{name}/**/*.parquet', hive_partitioning=true)"
