@@ -18,7 +18,8 @@ SONG, LOG, START = "song_data", "log_data", "songplays.start_time"
 # For each table what a row is; for each column its unit, its meaning, and the fields of the input that it comes from.
 MEANINGS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
     "songplays": (
-        "One row per play: an event with the page NextSong. An event that was delivered twice counts once.",
+        "One row per play: an event with the page NextSong. An event that was delivered twice counts once. Most "
+        "plays of the sample have no song in the catalogue: join songs and artists with a left join.",
         {
             "songplay_id": (
                 "",
@@ -27,7 +28,7 @@ MEANINGS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
             ),
             "start_time": ("UTC, ms", "when the play began", f"{LOG}: ts"),
             "user_id": ("", "who listened", f"{LOG}: userId"),
-            "level": ("free, paid", "the level **at this play**; users.level is the latest one", f"{LOG}: level"),
+            "level": ("free, paid", "the level **at this play**: an upgrade shows at the next play", f"{LOG}: level"),
             "song_id": (
                 "",
                 "the song with the same title, artist name and duration; null where the catalogue has none",

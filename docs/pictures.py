@@ -52,7 +52,7 @@ def heat(axes: Axes, values: pd.DataFrame, text: str, largest: float) -> None:
     for row, line in enumerate(values.to_numpy(dtype=float)):
         for column, value in enumerate(line):
             if value == value:
-                color = "white" if value > 0.7 * largest else "black"
+                color = "white" if value > 0.65 * largest else "black"
                 axes.text(column + 0.5, row + 0.5, text.format(value), ha="center", va="center", size=8, color=color)
     axes.set_xticks([place + 0.5 for place in range(len(values.columns))], list(values.columns))
     axes.set_yticks([place + 0.5 for place in range(len(values))], list(values.index))
