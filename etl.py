@@ -861,9 +861,9 @@ def to_uri(path: str, folder: str, spark: SparkSession | None = None) -> str:
     """
     if path.startswith("file:/"):
         return "file://" + os.path.abspath("/" + path.removeprefix("file:").lstrip("/"))
-    if match := re.match(r"(?i)([a-z][a-z0-9+.-]*):/|s3[an]?:|https?:", path):
-        schemes = r"[a-z][a-z0-9+.-]*" if spark else "s3|s3a|s3n|hdfs"  # under spark-submit the platform knows more
-        if not re.match(rf"({schemes})://[^/]+(/|$)", path) or (match[1] or "").startswith("http"):
+    if re.match(r"(?i)[a-z][a-z0-9+.-]*:/|(file|s3[an]?|https?):", path):
+        places = r"(?!s3|http)[a-z][a-z0-9+.-]*:/|" if spark else "hdfs://[^/]|"  # the platform's own: hdfs:///raw
+        if not re.match(rf"{places}s3[an]?://[^/]+(/|$)", path):
             raise ConfigError(f"{path} is no place for data; give a folder, or s3a://bucket/prefix")
         return (path if spark else re.sub("^s3n?://", "s3a://", path)).rstrip("/")
     if spark:
