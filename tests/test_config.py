@@ -199,6 +199,16 @@ def test_input_and_output_lie_side_by_side(capsys: pytest.CaptureFixture[str], s
         assert "inside one another" in error_of(capsys, "--input", source, "--output", output)
 
 
+@pytest.mark.parametrize("report", ["in/log_data/a.json", "link-to-in/r.json", "lake/songs/r.json", "lake/_lake", "in"])
+def test_a_report_among_the_files_of_the_input_or_of_a_table_is_refused(
+    capsys: pytest.CaptureFixture[str], report: str
+) -> None:
+    Path("in").mkdir()
+    Path("link-to-in").symlink_to("in")
+    assert report in error_of(capsys, "--input", "in", "--output", "lake", "--report", report)
+    assert settings_of("--input", "in", "--output", "lake", "--report", "lake/r.json").report
+
+
 # The command line
 
 
