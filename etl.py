@@ -47,7 +47,10 @@ from urllib.parse import unquote, urlsplit
 
 def interrupt(*_: object) -> None:
     """Ends the process at once, whatever it waits for: what a run has left at any moment is no harm to the next."""
-    os.write(2, b"etl.py: error: interrupted; each table is whole, and the next run removes what this one has left\n")
+    with contextlib.suppress(OSError):  # nobody may listen
+        os.write(
+            2, b"etl.py: error: interrupted; each table is whole, and the next run removes what this one has left\n"
+        )
     os._exit(130)
 
 
@@ -904,10 +907,10 @@ def make_settings(options: argparse.Namespace, spark: SparkSession | None = None
         for given, key in ((options.input, "INPUT_DATA"), (options.output, "OUTPUT_DATA"))
     )
     report = options.report and to_uri(options.report, here, spark)
-    places = [
-        re.sub("^s3[an]?://", "s3://", os.path.realpath(uri[7:]) if uri.startswith("file://") else uri) + "/"
-        for uri in (source, output, report or "none")
-    ]
+    paths = (
+        os.path.realpath(uri[7:]) if uri.startswith("file://") else uri for uri in (source, output, report or "none")
+    )
+    places = [os.path.join(re.sub("^s3[an]?://", "s3://", path), "") for path in paths]
     if places[0].startswith(places[1]) or places[1].startswith(places[0]):
         raise ConfigError(f"the output {output} and the input {source} lie inside one another; give separate folders")
     if places[2].startswith((places[0], *(f"{places[1]}{name}/" for name in (*OUTPUTS, MARKER)))):

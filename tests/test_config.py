@@ -185,6 +185,7 @@ INSIDE = [
     ("in", "in"), ("in", "in/lake"), ("all/in", "all"), ("in", "in/../in/lake/"), ("in", "link-to-in/lake"),
     ("link-to-in", "in"), ("s3a://bucket", "s3a://bucket/lake"), ("s3://bucket/in", "s3a://bucket/in/lake"),
     ("s3a://bucket/lake/in", "s3n://bucket/lake"), ("file:///in", "/in/lake"),
+    ("in", "/"), ("/", "lake"),
 ]  # fmt: skip
 BESIDE = [("in", "in2"), ("s3a://bucket/in", "s3a://bucket/in-lake"), ("s3a://one/in", "s3a://two/in")]
 

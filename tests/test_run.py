@@ -288,6 +288,11 @@ def test_ctrl_c_at_any_moment_is_one_line(small: Path, tmp_path: Path, moment: s
     assert_one_line(error, "interrupted")
 
 
+def test_an_interruption_that_nobody_hears_ends_it_all_the_same() -> None:
+    program = "import os, etl; os.close(2); etl.interrupt()"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 130
+
+
 def test_importing_it_does_nothing(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys; before = dict(os.environ), signal.getsignal(signal.SIGTERM); import etl, laptop\n"

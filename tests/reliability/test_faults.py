@@ -105,3 +105,4 @@ def test_ctrl_c_while_s3_is_silent(nights: Nights, server: S3Server, place: Plac
         assert "interrupted" in running.fails(expected_code=130)
         assert time.monotonic() - asked < 10
     check_whole(place.look(), nights.old.rows)
+    run_ends_exact(place, nights.new.rows)
