@@ -301,6 +301,7 @@ def test_odd_files_and_folders_are_read_whole_and_reported_by_their_names(
     for name in ODD_NAMES:
         write_lines(logs / name, event(userId=name), b"{" + name.encode())
     (logs / "empty.json").mkdir()
+    (logs / ".#a.json").symlink_to("an editor's lock")
     write_lines(logs / "spaces.json", event(userId="8")[:-1] + b" " * 50_000_000 + b"}", event(userId="9"))
     write_lines(logs / "broken.json", b'{"page": "Home", "x": "' + b"y" * 50_000_000, event(userId="10"))
     for number in range(10_000):
@@ -369,11 +370,8 @@ def test_what_java_would_pass_over_in_silence_stops_the_run(fail: Callable[..., 
     odd = os.fsdecode(b"Malm\xf6.json") if "UTF-8" in name else "b.json"
     (place / odd).symlink_to(NO_FILES[name])
     write_lines(place / "a.json", event(userId="8"))
-    (place / ".#a.json").symlink_to("an editor's lock")
     error = fail("--input", source, "--output", source.parent / "lake")
     assert f"{odd!a} in {place}" in error and error.count("\n") == 1
-    (place / odd).unlink()
-    assert etl.main(["--input", str(source), "--output", str(source.parent / "lake")]) == 0
 
 
 NASTY = [
