@@ -269,9 +269,23 @@ def assert_as_the_oracle_says(report: dict[str, Any], source: Path, lake: Path) 
     assert report["inputs"] == inputs_of(expected)
 
 
-def test_every_line_is_in_a_table_or_a_copy_or_no_play_or_rejected(
-    spark: SparkSession, corpus: Path, tmp_path: Path
+# What a platform or a user may have set for all of Spark
+SETTINGS = {
+    "adaptive.enabled": False, "ansi.enabled": False, "autoBroadcastJoinThreshold": -1, "caseSensitive": True,
+    "columnNameOfCorruptRecord": "page", "files.maxRecordsPerFile": 7, "json.enablePartialResults": False,
+    "jsonGenerator.ignoreNullFields": False, "legacy.json.allowEmptyString.enabled": True,
+    "legacy.timeParserPolicy": "LEGACY", "parquet.compression.codec": "gzip", "parquet.enableVectorizedReader": False,
+    "parquet.mergeSchema": True, "parquet.writeLegacyFormat": True, "parser.escapedStringLiterals": True,
+    "session.timeZone": "Pacific/Apia", "sources.default": "json", "sources.partitionColumnTypeInference.enabled": False,
+    "sources.partitionOverwriteMode": "dynamic", "timestampType": "TIMESTAMP_NTZ",
+}  # fmt: skip
+
+
+def test_every_line_is_in_a_table_or_a_copy_or_no_play_or_rejected_whatever_is_set(
+    spark: SparkSession, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    theirs = {f"spark.sql.{name}": str(value) for name, value in SETTINGS.items()}
+    monkeypatch.setattr(etl, "SQL_CONF", {**theirs, **etl.SQL_CONF})  # of the session that the run makes
     report = run(spark, corpus, tmp_path / "lake", max_rejected=1.0)
     assert_as_the_oracle_says(report, corpus, tmp_path / "lake")
 
