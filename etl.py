@@ -936,7 +936,8 @@ def explain(error: BaseException | None) -> str:
         return text
     if isinstance(error, ConnectionError) or type(error).__name__ == "Py4JNetworkError":
         return "Spark's JVM has ended"
-    causes = re.findall(r"^(?:Caused by: |: |.*executor (?:driver|\d+)\): )(.*)", text, re.MULTILINE)
+    causes = re.findall(r"Connect to \S+ .*failed: .*", text)  # their own cause does not name the server
+    causes = causes or re.findall(r"^(?:Caused by: |: |.*executor (?:driver|\d+)\): )(.*)", text, re.MULTILINE)
     line = next((line for line in [*causes[-1:], *text.splitlines()] if line.strip()), type(error).__name__)
     line = re.sub(r"^(?:[\w$]+\.)+[\w$]+: ", "", line).strip()
     file = re.search(r"while reading file (\S+?)\.?(?:\s|$)", text)

@@ -80,6 +80,7 @@ def test_faults_that_last(moment: str, kind: str, nights: Nights, server: S3Serv
         seconds = time.monotonic() - fault.began
     assert seconds < (SECONDS_TO_GIVE_UP if is_late else SECONDS_TO_FAIL)
     assert ("until the next run" if is_late else "the lake is unchanged") in line
+    assert kind != "gone" or f":{proxy.server_port}" in line
     check_whole(place.look(), nights.old.rows)
     if is_late:
         run_ends_exact(place, nights.new.rows)
