@@ -25,7 +25,7 @@ check: .venv/dev ## ruff and mypy
 	$(BIN)/mypy
 
 notebook: java .venv/dev ## open the notebook in JupyterLab
-	$(BIN)/jupyter lab etl.ipynb
+	$(BIN)/jupyter lab --allow-root etl.ipynb
 
 bench: java .venv/bench ## the benchmark (15 minutes)
 	$(BIN)/python bench/bench.py

@@ -47,7 +47,10 @@ from urllib.parse import unquote, urlsplit
 
 def interrupt(*_: object) -> None:
     """Ends the process at once, whatever it waits for: what a run has left at any moment is no harm to the next."""
-    os.write(2, b"etl.py: error: interrupted; each table is whole, and the next run removes what this one has left\n")
+    with contextlib.suppress(OSError):  # nobody may listen
+        os.write(
+            2, b"etl.py: error: interrupted; each table is whole, and the next run removes what this one has left\n"
+        )
     os._exit(130)
 
 
@@ -119,7 +122,7 @@ songplays: One row per play: an event with the page NextSong. An event that was 
 songplay_id string 128 bits in hex, the same in every run
 start_time timestamp when the play began, UTC, in milliseconds
 user_id string who listened
-level string free or paid: the level at this play; users.level is the latest one
+level string free or paid: the level at this play; an upgrade shows at the next play
 song_id string the song with the same title, artist name and duration; null where the catalogue has none
 artist_id string the artist of that song; null where song_id is null
 session_id long the session; sessions are told apart by user_id and session_id
@@ -500,7 +503,8 @@ class Lake:
         self.spark, self.run_id, self.partitions = spark, run_id, partitions
         self.fs, self.root = open_path(spark, f"{root}/")
         pids = os.getpid(), java(spark, "java.lang.ProcessHandle").current().pid()
-        who = (socket.gethostname(), *map(str, pids), spark.sparkContext.applicationId)
+        self.host = re.sub(r"[^\w.-]", "-", socket.gethostname())
+        who = (self.host, *map(str, pids), spark.sparkContext.applicationId)
         self.lock = self._path(LOCK + ",".join((run_id, *who)))
         self.published: list[str] = []  # tables of which this run's rows are proven
         self.mixed: set[str] = set()  # tables that may hold files of two runs
@@ -542,8 +546,9 @@ class Lake:
         now = times.pop(self.lock.getName())  # in the file system's own time
         processes = java(self.spark, "java.lang.ProcessHandle")
         for name in (name for name in times if name.startswith(LOCK)):
-            run_id, host, *pids, application = name.removeprefix(LOCK).split(",")
-            is_gone = host == socket.gethostname() and not any(processes.of(int(pid)).isPresent() for pid in pids)
+            # an earlier version's name is the run's id alone
+            run_id, host, *pids, application = [*name.removeprefix(LOCK).split(","), *"????"][:5]
+            is_gone = host == self.host and not any(processes.of(int(pid)).isPresent() for pid in pids)
             is_silent = now - times[name] > DEAD_AFTER_SECONDS * 1000
             # this application has the lock of its earlier attempt on YARN, or of an earlier run in this session
             if not (is_gone or is_silent or application == self.spark.sparkContext.applicationId):
@@ -828,6 +833,8 @@ SQL_CONF = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.files.openCostInBytes": "256k",  # 512 small files a task; by the default of 4 MiB they are 32
+    "spark.sql.files.ignoreCorruptFiles": "false",
+    "spark.sql.files.ignoreMissingFiles": "false",
     "spark.sql.sources.useListFilesFileSystemList": "s3a,s3",  # one flat listing; Spark 3.5 does not know it
 }
 
@@ -878,10 +885,15 @@ def list_files(spark: SparkSession, folder: str, rows: DataFrame) -> int:
             names = sorted(status.getPath().toString() for status in statuses)
             twice = next(name for name, following in pairwise(names) if name == following)
             raise JobError(f"two keys differ in slashes only, and Hadoop takes them for one: {twice}; rename one")
-    if folder.startswith("file:") and java(spark, "java.lang.System").getProperty("sun.jnu.encoding") != "UTF-8":
-        for parent, folders, names in os.walk(folder.removeprefix("file://")):
-            if not all(map(str.isascii, folders + names)):
-                raise JobError(f"Java cannot read all file names in {parent} under this locale; set LC_ALL=C.UTF-8")
+    if folder.startswith("file:"):  # where Java leaves out what it cannot spell or finds gone
+        is_utf8 = java(spark, "java.lang.System").getProperty("sun.jnu.encoding") == "UTF-8"
+        for parent, folders, names in os.walk(folder.removeprefix("file://"), followlinks=True):
+            folders[:] = [name for name in folders if name[0] not in "._"]  # Spark leaves the others alone
+            for name in folders + [name for name in names if name[0] not in "._"]:
+                is_spelled = name.isascii() or (is_utf8 and name == name.encode(errors="replace").decode())
+                if not (is_spelled and os.path.exists(os.path.join(parent, name))):
+                    problem = "its link leads nowhere" if is_spelled else "its name is not UTF-8; or set LC_ALL=C.UTF-8"
+                    raise JobError(f"Java cannot read {name!a} in {parent}: {problem}")
     return count
 
 
@@ -1048,9 +1060,9 @@ def to_uri(path: str, folder: str, spark: SparkSession | None = None) -> str:
     """
     if path.startswith("file:/"):
         return "file://" + os.path.abspath("/" + path.removeprefix("file:").lstrip("/"))
-    if match := re.match(r"(?i)([a-z][a-z0-9+.-]*):/|s3[an]?:|https?:", path):
-        schemes = r"[a-z][a-z0-9+.-]*" if spark else "s3|s3a|s3n|hdfs"  # under spark-submit the platform knows more
-        if not re.match(rf"({schemes})://[^/]+(/|$)", path) or (match[1] or "").startswith("http"):
+    if re.match(r"(?i)[a-z][a-z0-9+.-]*:/|(file|s3[an]?|https?):", path):
+        places = r"(?!s3|http)[a-z][a-z0-9+.-]*:/|" if spark else "hdfs://[^/]|"  # the platform's own: hdfs:///raw
+        if not re.match(rf"{places}s3[an]?://[^/]+(/|$)", path):
             raise ConfigError(f"{path} is no place for data; give a folder, or s3a://bucket/prefix")
         return (path if spark else re.sub("^s3n?://", "s3a://", path)).rstrip("/")
     if spark:
@@ -1081,12 +1093,15 @@ def make_settings(options: argparse.Namespace, spark: SparkSession | None = None
         else to_uri(config["PATHS"][key], os.path.dirname(path or f"{here}/"), spark)
         for given, key in ((options.input, "INPUT_DATA"), (options.output, "OUTPUT_DATA"))
     )
-    one, other = (
-        re.sub("^s3[an]?://", "s3://", os.path.realpath(uri[7:]) if uri.startswith("file://") else uri) + "/"
-        for uri in (source, output)
+    report = options.report and to_uri(options.report, here, spark)
+    paths = (
+        os.path.realpath(uri[7:]) if uri.startswith("file://") else uri for uri in (source, output, report or "none")
     )
-    if one.startswith(other) or other.startswith(one):
+    places = [os.path.join(re.sub("^s3[an]?://", "s3://", path), "") for path in paths]
+    if places[0].startswith(places[1]) or places[1].startswith(places[0]):
         raise ConfigError(f"the output {output} and the input {source} lie inside one another; give separate folders")
+    if places[2].startswith((places[0], *(f"{places[1]}{name}/" for name in (*OUTPUTS, MARKER)))):
+        raise ConfigError(f"the report {report} would lie among the files of the input or of a table")
     limit = options.max_rejected if options.max_rejected is not None else config["LIMITS"]["MAX_REJECTED"]
     try:
         max_rejected = float(limit)
@@ -1095,7 +1110,6 @@ def make_settings(options: argparse.Namespace, spark: SparkSession | None = None
     if not 0 <= max_rejected <= 1:
         raise ConfigError(f"MAX_REJECTED is {limit!r}; give a share of the lines from 0 to 1")
     partitions = {name.lower(): to_partitions(name.lower(), text) for name, text in config["PARTITIONS"].items()}
-    report = options.report and to_uri(options.report, here, spark)
     catalog, keep_days = options.catalog or config["LAKE"]["CATALOG"], config["LAKE"]["KEEP_DAYS"]
     if catalog and not re.fullmatch(r"[A-Za-z_]\w*\.[a-z_][a-z0-9_]*", catalog, re.ASCII):
         raise ConfigError(f"CATALOG is {catalog!r}; give a catalog and a lower-case namespace, such as glue.sparkify")
@@ -1114,7 +1128,8 @@ def explain(error: BaseException | None) -> str:
         return text
     if isinstance(error, ConnectionError) or type(error).__name__ == "Py4JNetworkError":
         return "Spark's JVM has ended"
-    causes = re.findall(r"^(?:Caused by: |: |.*executor (?:driver|\d+)\): )(.*)", text, re.MULTILINE)
+    causes = re.findall(r"Connect to \S+ .*failed: .*", text)  # their own cause does not name the server
+    causes = causes or re.findall(r"^(?:Caused by: |: |.*executor (?:driver|\d+)\): )(.*)", text, re.MULTILINE)
     line = next((line for line in [*causes[-1:], *text.splitlines()] if line.strip()), type(error).__name__)
     line = re.sub(r"^(?:[\w$]+\.)+(?!ClassNotFound|NoClassDef)[\w$]+: ", "", line).strip()
     file = re.search(r"while reading file (\S+?)\.?(?:\s|$)", text)
@@ -1187,8 +1202,13 @@ def in_thread(work: Callable[[], SparkSession]) -> SparkSession:
 
 def write_report(spark: SparkSession, settings: Settings, report: dict[str, Any]) -> None:
     """Writes the report as JSON, where one is asked for."""
-    if settings.report:
-        write_text(*open_path(spark, settings.report), json.dumps(report, indent=1) + "\n")
+    path, text = settings.report or "", json.dumps(report, indent=1) + "\n"
+    if path.startswith("file://"):  # Hadoop would also change the mode of what is there, such as /dev/null
+        os.makedirs(os.path.dirname(path[7:]), exist_ok=True)
+        with open(path[7:], "w") as file:
+            file.write(text)
+    elif path:
+        write_text(*open_path(spark, path), text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -1209,8 +1229,8 @@ def main(argv: list[str] | None = None) -> int:
         say(show(report))
         try:
             write_report(spark, settings, report)
-        except JobError as error:
-            raise JobError(str(error), "the lake is written, its report is not") from error
+        except Exception as error:
+            raise JobError(f"--report: {explain(error)}", "the lake is written, its report is not") from error
         return 0
     except Exception as error:
         if is_verbose:

@@ -52,7 +52,7 @@ def heat(axes: Axes, values: pd.DataFrame, text: str, largest: float) -> None:
     for row, line in enumerate(values.to_numpy(dtype=float)):
         for column, value in enumerate(line):
             if value == value:
-                color = "white" if value > 0.7 * largest else "black"
+                color = "white" if value > 0.65 * largest else "black"
                 axes.text(column + 0.5, row + 0.5, text.format(value), ha="center", va="center", size=8, color=color)
     axes.set_xticks([place + 0.5 for place in range(len(values.columns))], list(values.columns))
     axes.set_yticks([place + 0.5 for place in range(len(values))], list(values.index))
@@ -100,14 +100,15 @@ def paid_share(answer: pd.DataFrame, figure: Figure) -> str:
     weeks, share = pd.to_datetime(answer["week"]), answer["paid_percent"].astype(float)
     axes = figure.subplots()
     axes.plot(range(len(weeks)), share, color=DARK, marker="o")
-    for place, value in enumerate(share):
-        axes.annotate(f"{value:.0f}%", (place, value), (0, 8), textcoords="offset points", ha="center")
     labels = [f"from {week:%d %b}\n{days} days" for week, days in zip(weeks, answer["days"], strict=True)]
-    step = -(-len(labels) // 12)
+    step = -(-len(labels) // 7)  # more do not fit
+    for place, value in list(enumerate(share))[::step]:
+        axes.annotate(f"{value:.0f}%", (place, value), (0, 8), textcoords="offset points", ha="center")
+    years = " to ".join(dict.fromkeys(f"{week:%Y}" for week in weeks.iloc[[0, -1]]))
     axes.set_xticks(range(0, len(labels), step), labels[::step])
     axes.set(
         title=f"The paid share of plays went from {share.iloc[0]:.0f}% to {share.iloc[-1]:.0f}% in {len(weeks)} weeks",
-        xlabel=f"ISO week (Monday to Sunday, UTC) of {weeks.iloc[0]:%Y}, and its days with plays",
+        xlabel=f"ISO week (Monday to Sunday, UTC) of {years}, and its days with plays",
         ylabel="paid plays, % of the week's",
         ylim=(0, 100),
     )
@@ -121,10 +122,11 @@ def retention(answer: pd.DataFrame, figure: Figure) -> str:
     known = answer.filter(regex="^week_").astype(float)
     known.columns = range(1, 5)
     known.index = [
-        f"{week:%d %b} ({count:,})"
+        f"{week:%d %b %Y} ({count:,})"
         for week, count in zip(pd.to_datetime(answer["first_week"]), answer["listeners"], strict=True)
     ]
     axes = figure.subplots()
+    figure.set_size_inches(9, max(4.2, 0.25 * len(known)))
     heat(axes, known, "{:.0f}%", 100)
     listeners = answer["listeners"].where(known.iloc[:, 0].notna().to_numpy(), 0)
     mean = (known.iloc[:, 0].fillna(0).to_numpy() * listeners).sum() / max(listeners.sum(), 1)

@@ -1,4 +1,5 @@
 -- Who has fallen silent: no play in the last 14 days of the lake, those who played most first?
+-- level is the latest one.
 -- bar: plays
 WITH heard AS (
     SELECT

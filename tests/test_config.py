@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -174,16 +175,26 @@ def test_wrong_configuration_is_named_and_no_secret_shown(name: str, capsys: pyt
     assert SECRET not in error and SECRET.upper() not in error
 
 
-@pytest.mark.parametrize("place", ["http://x.org/in", "https://bucket.s3.amazonaws.com/in", "S3A://bucket/in", "s3a:/in", "s3a:///in", "s3:in", "ftp://x/in"])  # fmt: skip
+@pytest.mark.parametrize("place", ["http://x.org/in", "https://bucket.s3.amazonaws.com/in", "S3A://bucket/in", "s3a:/in", "s3a:///in", "s3:in", "ftp://x/in", "file:in", "FILE:///in", "hdfs:///in"])  # fmt: skip
 @pytest.mark.parametrize("option", ["--input", "--output", "--report"])
 def test_a_place_that_is_none_is_refused_at_once(capsys: pytest.CaptureFixture[str], place: str, option: str) -> None:
     assert place in error_of(capsys, option, place)
+
+
+@pytest.mark.parametrize("place", ["hdfs:///raw", "hdfs://node/raw", "viewfs:/raw", "s3://bucket", "s3a://bucket/raw"])
+def test_under_spark_submit_the_platforms_own_places_stay_as_they_are(place: str) -> None:
+    a_session: Any = object()  # which is not asked
+    assert etl.to_uri(f"{place}/", "/here", a_session) == place
+    for wrong in ("s3:///raw", "https://x.org/raw"):
+        with pytest.raises(etl.ConfigError, match=wrong):
+            etl.to_uri(wrong, "/here", a_session)
 
 
 INSIDE = [
     ("in", "in"), ("in", "in/lake"), ("all/in", "all"), ("in", "in/../in/lake/"), ("in", "link-to-in/lake"),
     ("link-to-in", "in"), ("s3a://bucket", "s3a://bucket/lake"), ("s3://bucket/in", "s3a://bucket/in/lake"),
     ("s3a://bucket/lake/in", "s3n://bucket/lake"), ("file:///in", "/in/lake"),
+    ("in", "/"), ("/", "lake"),
 ]  # fmt: skip
 BESIDE = [("in", "in2"), ("s3a://bucket/in", "s3a://bucket/in-lake"), ("s3a://one/in", "s3a://two/in")]
 
@@ -196,6 +207,16 @@ def test_input_and_output_lie_side_by_side(capsys: pytest.CaptureFixture[str], s
         assert settings_of("--input", source, "--output", output).output.endswith(output)
     else:
         assert "inside one another" in error_of(capsys, "--input", source, "--output", output)
+
+
+@pytest.mark.parametrize("report", ["in/log_data/a.json", "link-to-in/r.json", "lake/songs/r.json", "lake/_lake", "in"])
+def test_a_report_among_the_files_of_the_input_or_of_a_table_is_refused(
+    capsys: pytest.CaptureFixture[str], report: str
+) -> None:
+    Path("in").mkdir()
+    Path("link-to-in").symlink_to("in")
+    assert report in error_of(capsys, "--input", "in", "--output", "lake", "--report", report)
+    assert settings_of("--input", "in", "--output", "lake", "--report", "lake/r.json").report
 
 
 # The command line

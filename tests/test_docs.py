@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import check
 import duckdb
 import engines
 import make
@@ -24,9 +25,17 @@ SNIPPETS = re.findall(
 )
 
 
-@pytest.mark.parametrize(("name", "text"), [("tables.md", make.dictionary()), ("schema.svg", make.picture())])
-def test_is_what_docs_make_py_makes(name: str, text: str) -> None:
-    assert (DOCS / name).read_text("utf-8") == text
+def test_what_docs_make_py_makes_is_fresh() -> None:
+    assert (DOCS / "tables.md").read_text("utf-8") == make.dictionary()
+    assert (DOCS / "schema.svg").read_text("utf-8") == make.picture()
+
+
+def test_the_readme_shows_what_the_queries_answer() -> None:
+    readme, answers = ((folder / "README.md").read_text("utf-8") for folder in (DOCS.parent, engines.FOLDER))
+    question, table = re.findall(r"^\*\*([^*\n]*\?)\*\*\n\n((?:\|.*\n)+)", readme, re.M)[0]
+    assert f"## {question}\n" in answers and table in answers
+    *_, paid, found = check.read_expected("at_a_glance")[1]
+    assert f"**{paid}% of the plays are paid**" in readme and readme.count(f"{found}%") == 3
 
 
 @pytest.mark.parametrize("tool", ["DuckDB", "pandas", "Spark"])

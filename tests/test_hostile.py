@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,10 +269,24 @@ def assert_as_the_oracle_says(report: dict[str, Any], source: Path, lake: Path) 
     assert report["inputs"] == inputs_of(expected)
 
 
+# What a platform or a user may have set for all of Spark
+SETTINGS = {
+    "adaptive.enabled": False, "ansi.enabled": False, "autoBroadcastJoinThreshold": -1, "caseSensitive": True,
+    "columnNameOfCorruptRecord": "page", "files.maxRecordsPerFile": 7, "json.enablePartialResults": False,
+    "jsonGenerator.ignoreNullFields": False, "legacy.json.allowEmptyString.enabled": True,
+    "legacy.timeParserPolicy": "LEGACY", "parquet.compression.codec": "gzip", "parquet.enableVectorizedReader": False,
+    "parquet.mergeSchema": True, "parquet.writeLegacyFormat": True, "parser.escapedStringLiterals": True,
+    "session.timeZone": "Pacific/Apia", "sources.default": "json", "sources.partitionColumnTypeInference.enabled": False,
+    "sources.partitionOverwriteMode": "dynamic", "timestampType": "TIMESTAMP_NTZ",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("catalog", CATALOGS)
-def test_every_line_is_in_a_table_or_a_copy_or_no_play_or_rejected(
-    spark: SparkSession, corpus: Path, tmp_path: Path, catalog: str
+def test_every_line_is_in_a_table_or_a_copy_or_no_play_or_rejected_whatever_is_set(
+    spark: SparkSession, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catalog: str
 ) -> None:
+    theirs = {f"spark.sql.{name}": str(value) for name, value in SETTINGS.items()}
+    monkeypatch.setattr(etl, "SQL_CONF", {**theirs, **etl.SQL_CONF})  # of the session that the run makes
     report = run(spark, corpus, tmp_path / "lake", max_rejected=1.0, catalog=catalog)
     assert_as_the_oracle_says(report, corpus, tmp_path / "lake")
 
@@ -301,6 +316,7 @@ def test_odd_files_and_folders_are_read_whole_and_reported_by_their_names(
     for name in ODD_NAMES:
         write_lines(logs / name, event(userId=name), b"{" + name.encode())
     (logs / "empty.json").mkdir()
+    (logs / ".#a.json").symlink_to("an editor's lock")
     write_lines(logs / "spaces.json", event(userId="8")[:-1] + b" " * 50_000_000 + b"}", event(userId="9"))
     write_lines(logs / "broken.json", b'{"page": "Home", "x": "' + b"y" * 50_000_000, event(userId="10"))
     for number in range(10_000):
@@ -331,6 +347,8 @@ def test_a_file_that_cannot_be_read_fails_the_run_and_is_named(
         bad.unlink()
         return rows
 
+    for setting in ("Corrupt", "Missing"):  # a platform's own, with which Spark would leave such files out
+        monkeypatch.setattr(etl, "SQL_CONF", {f"spark.sql.files.ignore{setting}Files": "true"} | etl.SQL_CONF)
     if name not in BAD_GZIP:
         monkeypatch.setattr(etl, "read_logs", read_and_remove)
     error = fail("--input", source, "--output", lake)
@@ -357,11 +375,18 @@ def test_a_file_rewritten_after_it_was_listed_is_read_to_its_listed_length(spark
     assert (users(rows), users(listed())) == ("7cdex", "7cdefx")
 
 
-def test_a_symlink_loop_ends_and_adds_no_row(spark: SparkSession, source: Path) -> None:
-    """The files behind it are read as often as the system follows it; an event still counts once."""
-    (source / "log_data" / "loop").symlink_to(source / "log_data")
-    rows = etl.read_logs(spark, f"file://{source}/log_data")
-    assert [row["ts"] for row in rows.distinct().collect()] == [TS]
+NO_FILES = {"a link to nothing": "../gone.json", "a link to its own folder": ".", "a name that is not UTF-8": "a.json"}
+
+
+@pytest.mark.parametrize("name", NO_FILES)
+def test_what_java_would_pass_over_in_silence_stops_the_run(fail: Callable[..., str], source: Path, name: str) -> None:
+    place = source / "log_data" / "2018"
+    place.mkdir()
+    odd = os.fsdecode(b"Malm\xf6.json") if "UTF-8" in name else "b.json"
+    (place / odd).symlink_to(NO_FILES[name])
+    write_lines(place / "a.json", event(userId="8"))
+    error = fail("--input", source, "--output", source.parent / "lake")
+    assert f"{odd!a} in {place}" in error and error.count("\n") == 1
 
 
 NASTY = [

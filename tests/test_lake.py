@@ -37,14 +37,22 @@ def test_data_files_without_a_marker_are_refused(fail: Callable[..., str], small
     assert contents_of(lake) == before
 
 
-def test_a_lake_of_an_earlier_version_is_taken_over(spark: SparkSession, small: Path, lake: Path) -> None:
+def test_a_lake_of_an_earlier_version_is_taken_over_with_what_dead_runs_have_left(
+    spark: SparkSession, small: Path, lake: Path
+) -> None:
     (lake / "_lake").unlink()
     (lake / "_runs" / "20250101T000000Z-abc").mkdir(parents=True)
     [old] = (lake / "users").iterdir()
     old.rename(old.with_name(OLD_FILE))
+    left = [
+        lake / "songs" / name for name in ("_temporary/0/a", "__magic_job-1/a", ".spark-staging-1/a", "year=1/month=1")
+    ]
+    for folder in left:
+        folder.mkdir(parents=True)
     expected = tables_of(lake)
     run(spark, small, lake)
     assert tables_of(lake) == expected
+    assert [path.name for path in (lake / "songs").iterdir()] == ["year=2001"]
     assert not (lake / "users" / OLD_FILE).exists() and not (lake / "_runs").exists() and (lake / "_lake").exists()
 
 
@@ -131,6 +139,36 @@ def test_a_session_that_was_there_before_is_left_as_it_was(
     assert state() == before and len(before[2]) == 1
     mine.unpersist()
     assert spark._jsparkSession.sharedState().cacheManager().isEmpty()
+
+
+def test_a_lock_is_renewed_until_the_run_ends_or_another_takes_over(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etl, "HEARTBEAT_SECONDS", 0.01)
+    lake, application = etl.Lake(spark, f"file://{tmp_path}/lake", "run-a", {}), spark.sparkContext.applicationId
+    tmp_path.joinpath("lake").mkdir()
+    of_its_own = tmp_path / "lake" / f"_lock-run-b,elsewhere,1,2,{application}"  # of an attempt before, on YARN
+    of_its_own.touch()
+    beats, write = threading.Semaphore(0), etl.write_text
+
+    def write_and_tell(*file: Any) -> None:
+        write(*file)
+        beats.release()
+
+    with lake.claimed():
+        assert not of_its_own.exists()
+        lock = Path(lake.lock.toString().removeprefix("file:"))
+        os.utime(lock, (0, 0))
+        monkeypatch.setattr(etl, "write_text", write_and_tell)
+        assert beats.acquire(timeout=60) and lock.stat().st_mtime > 0
+    assert not lock.parent.exists()
+    has_ended = iter((False, True))
+    a_beat: Any = SimpleNamespace(wait=lambda seconds: next(has_ended))
+    lake._renew_lock(a_beat)
+    assert not lock.exists()
+    with pytest.raises(etl.JobError, match="another run has taken over") as raised:
+        lake._replace("users", spark.range(0))
+    assert "run-a was silent too long" in str(raised.value)
 
 
 # Two runs that overlap in spite of the lock

@@ -67,14 +67,14 @@ def errors_of(cells: Cells) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project, with the sample, an input of no plays and a rejected line, and a small one."""
+    """A copy of the project, with the sample, an input without plays (one line rejected, one of nobody), a small one."""
     folder = tmp_path_factory.mktemp("notebook")
     for name in ("etl.py", "laptop.py", "dl.cfg"):
         shutil.copy(ROOT / name, folder)
     for name in ("docs", "queries", "data"):
         shutil.copytree(ROOT / name, folder / name)
     events = [PLAY | {"page": "Home", "ts": PLAY["ts"] + number} for number in range(100)]
-    write_lines(write_small(folder / "quiet") / "log_data/a.json", *events, PLAY | {"userId": ""})
+    write_lines(write_small(folder / "quiet") / "log_data/a.json", *events, {"page": "Home"}, PLAY | {"userId": ""})
     write_small(folder / "small")
     return folder
 

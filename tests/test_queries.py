@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from datetime import date
@@ -106,11 +105,9 @@ def test_both_engines_read_a_lake_without_plays_and_an_id_of_digits_alike(
     assert f"## {QUESTIONS['plays_by_hour'].text}\n\nNo rows.\n" in capsys.readouterr().out
 
 
-def test_the_readme_is_the_answers_to_all_questions_in_three_seconds(sample_lake: str) -> None:
-    began = time.monotonic()
+def test_the_readme_is_the_answers_to_all_questions(sample_lake: str) -> None:
     command = [sys.executable, str(engines.FOLDER / "show.py"), "--lake", sample_lake, "--markdown"]
     assert subprocess.check_output(command, text=True) == (engines.FOLDER / "README.md").read_text("utf-8")
-    assert time.monotonic() - began < 3
 
 
 def test_a_table_has_bars_to_scale_and_says_null_and_what_it_leaves_out() -> None:

@@ -17,8 +17,9 @@ from typing import Any
 
 import oracle
 import pytest
-from conftest import PLAY, ROOT, SAMPLE, SONG, run_etl, run_python, write_lines
+from conftest import PLAY, ROOT, SAMPLE, SONG, run_etl, run_python, settings, write_lines
 from lakes import contents_of, data_files, inputs_of, rejected_of, tables_of
+from pyspark.sql import DataFrame, SparkSession
 
 import etl
 
@@ -178,6 +179,33 @@ def test_what_cannot_work_is_one_line_and_leaves_everything_as_it_was(
     assert (contents_of(tmp_path), {*tmp_path.rglob("*")}) == (before, paths)
 
 
+def test_a_report_that_cannot_be_written_in_the_end(
+    fail: Callable[..., str], small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, build_time = tmp_path / "of" / "r.json", etl.build_time
+
+    def build_in_the_way(songplays: DataFrame) -> DataFrame:
+        assert json.loads(report.read_text()) == {"state": "started"}
+        report.unlink()
+        report.mkdir()
+        return build_time(songplays)
+
+    monkeypatch.setattr(etl, "build_time", build_in_the_way)
+    error = fail("--input", small, "--output", tmp_path / "lake", "--report", report)
+    assert_one_line(error, "--report", report, "; the lake is written, its report is not\n")
+    assert tables_of(tmp_path / "lake") == oracle.read_lake(small).tables
+
+
+def test_a_report_leaves_the_mode_of_what_was_there(spark: SparkSession, tmp_path: Path) -> None:
+    """Of /dev/null, for one."""
+    report = tmp_path / "null"
+    report.touch(0o666)
+    report.chmod(0o666)
+    for state in ("started", "done"):
+        etl.write_report(spark, settings(tmp_path, tmp_path, report=f"file://{report}"), {"state": state})
+    assert json.loads(report.read_text()) == {"state": "done"} and report.stat().st_mode & 0o777 == 0o666
+
+
 def test_a_file_in_the_way_of_a_table(fail: Callable[..., str], small: Path, tmp_path: Path) -> None:
     write_lines(tmp_path / "lake" / "songs", "mine")
     assert_one_line(fail("--input", small, "--output", tmp_path / "lake"), tmp_path / "lake" / "songs")
@@ -258,6 +286,11 @@ def test_ctrl_c_at_any_moment_is_one_line(small: Path, tmp_path: Path, moment: s
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert_one_line(error, "interrupted")
+
+
+def test_an_interruption_that_nobody_hears_ends_it_all_the_same() -> None:
+    program = "import os, etl; os.close(2); etl.interrupt()"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 130
 
 
 def test_importing_it_does_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -92,14 +93,18 @@ def test_stopped_while_it_publishes(nights: Nights, place: Place) -> None:
 
 
 def test_a_lock_from_another_host_blocks_for_three_minutes(
-    spark: SparkSession, fails: Callable[..., str], nights: Nights, place: Place
+    spark: SparkSession, fails: Callable[..., str], nights: Nights, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = place.look() / "_lock-20200101T000000Z-0123abcd,elsewhere,1,2,local-1"
-    lock.touch()
-    for seconds in (0, 170):
-        os.utime(lock, (lock.stat().st_mtime - seconds,) * 2)
-        assert "process 1 on elsewhere" in fails(place.look())
-    os.utime(lock, (lock.stat().st_mtime - 11,) * 2)
+    """Also one of an earlier version, which has no host's name; and where this host has an odd one."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "my,odd/host")
+    run_id = "20200101T000000Z-0123abcd"
+    locks = place.look() / f"_lock-{run_id}", place.look() / f"_lock-{run_id},elsewhere,1,2,local-1"
+    for lock, process in zip(locks, ("process ? on ?", "process 1 on elsewhere"), strict=True):
+        lock.touch()
+        assert process in fails(place.look())
+        os.utime(lock, (lock.stat().st_mtime - 170,) * 2)
+        assert process in fails(place.look())
+        os.utime(lock, (lock.stat().st_mtime - 11,) * 2)
     run_in_session(spark, nights, place.look())
 
 

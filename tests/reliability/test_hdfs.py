@@ -107,7 +107,7 @@ def test_runs_on_hdfs(hdfs: Hdfs, tmp_path: Path) -> None:
     environment = {"HADOOP_CONF_DIR": str(hdfs.conf), "LC_ALL": "POSIX"}
     place = Place("/raw/old", "lake", look, SUBMIT, environment)
     run_ends_exact(place, old.rows)
-    place = replace(place, source=f"{hdfs.uri}/raw/new", output=f"{hdfs.uri}{home}/lake")
+    place = replace(place, source="hdfs:///raw/new", output=f"{hdfs.uri}{home}/lake")
     killed_at("half deleted songs", place)
     check_whole(look(), old.rows, new.rows)
     run_ends_exact(place, new.rows)
