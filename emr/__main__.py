@@ -151,7 +151,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--tag", type=pair, action="append", default=[], metavar="K=V", help="may be repeated")
     add("--conf", type=pair, action="append", default=[], metavar="K=V", help="a setting of Spark; may be repeated")
     add("--log-kms-key", metavar="ARN", help="encrypts EMR's logs")
-    add("--price", type=float, metavar="USD", help="of one machine an hour (default: list prices of us-east-1)")
+    price = partial(_take, float, r"(?=.*[1-9])\d*\.?\d+", "0.25")
+    add("--price", type=price, metavar="USD", help="of one machine an hour (default: list prices of us-east-1)")
     add("--release", type=release, default=RELEASE, help="EMR release (default: %(default)s; emr-7.13.0 works too)")
     where = run.add_mutually_exclusive_group().add_argument
     where("--cluster", type=partial(_take, str, r"j-\w+", "j-1ABC"), metavar="ID", help="add a step to this cluster")
