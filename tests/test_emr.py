@@ -241,6 +241,12 @@ def test_stopping_a_step_leaves_the_cluster_to_its_owner(cloud: Cloud) -> None:
     assert cloud.names()[-1] == "emr-serverless:CancelJobRun"
 
 
+def test_a_job_that_cannot_be_stopped_goes_on_with_a_code_of_its_own(cloud: Cloud, capsys: Shown) -> None:
+    cloud.answers["TerminateJobFlows"] = refuse("ExpiredTokenException")
+    assert cloud.run("--yes", {60: terminate}) == 3
+    assert "cannot stop it: An error occurred (ExpiredTokenException) when calling" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_during_the_start_waits_for_the_id(number: int, code: int, cloud: Cloud, capsys: Shown) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may ignore it
