@@ -1,1 +1,0 @@
-"""Runs etl.py on Amazon EMR: `python -m emr run ...`."""

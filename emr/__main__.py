@@ -6,8 +6,7 @@
 
 `run` checks all that can be checked, shows machines and price, uploads etl.py and dl.cfg (without its secrets), starts
 a cluster that ends with its one step, follows it, and prints the job's report or its last error lines.
-Exit codes: 0 done, 1 the job failed, 2 wrong usage or a failed check, 3 it goes on unwatched, 4 it may have started,
-130 Ctrl-C, 143 SIGTERM. More in docs/emr.md.
+Exit codes and more: docs/emr.md.
 """
 
 import argparse
@@ -90,7 +89,10 @@ def _ask_what_now(run: Run, own_cluster: bool, is_terminated: bool) -> int:
             answer = input("\nStop the job (s), or leave it running (Enter)? ").strip().lower()
     end = " and its cluster ends by itself with the step" if run.is_cluster and own_cluster else ""
     goes_on = f"{run} goes on{end}: python -m emr status {run}"
-    say(run.stop(own_cluster) if answer in ("s", "stop") else goes_on)
+    try:
+        say(run.stop(own_cluster) if answer in ("s", "stop") else goes_on)
+    except run.aws.failed as error:
+        raise RunError(f"cannot stop it: {error}. {goes_on}", 3) from None
     return 143 if is_terminated else 130
 
 
@@ -125,8 +127,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--region", help="AWS region (default: AWS_REGION, or the profile's)")
     common.add_argument("--json", action="store_true", help="print what programs read (not for logs)")
-    about = "run the job, on a cluster of its own unless told otherwise"
-    run = commands.add_parser("run", parents=[common], help=about)
+    run = commands.add_parser("run", parents=[common], help="run the job, on a new cluster unless told otherwise")
     run.set_defaults(command=command_run)
     add = run.add_argument
     number = partial(_take, int, "0*[1-9][0-9]*", "a number above 0")
@@ -151,7 +152,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--tag", type=pair, action="append", default=[], metavar="K=V", help="may be repeated")
     add("--conf", type=pair, action="append", default=[], metavar="K=V", help="a setting of Spark; may be repeated")
     add("--log-kms-key", metavar="ARN", help="encrypts EMR's logs")
-    add("--price", type=float, metavar="USD", help="of one machine an hour (default: list prices of us-east-1)")
+    price = partial(_take, float, r"(?=.*[1-9])\d*\.?\d+", "0.25")
+    add("--price", type=price, metavar="USD", help="of one machine an hour (default: list prices of us-east-1)")
     add("--release", type=release, default=RELEASE, help="EMR release (default: %(default)s; emr-7.13.0 works too)")
     where = run.add_mutually_exclusive_group().add_argument
     where("--cluster", type=partial(_take, str, r"j-\w+", "j-1ABC"), metavar="ID", help="add a step to this cluster")

@@ -81,13 +81,13 @@ class Aws:
         return gzip.decompress(body) if uri.endswith(".gz") else body
 
     def last_seconds(self, logs: Uri, name: str) -> float | None:
-        """What an earlier run took, from the newest of the reports whose names begin alike."""
+        """What an earlier run took, from the newest report of a run that is done and whose name begins alike."""
         start = Uri.of(f"{logs}/{re.split('[-<]', name)[0]}-").prefix
-        wanted = {"Bucket": logs.bucket, "Prefix": start, "Delimiter": "/"}
-        pages = self.s3.get_paginator("list_objects_v2").paginate(**wanted).build_full_result()
-        folders = [entry["Prefix"] for entry in pages.get("CommonPrefixes", [])]
-        bodies = (self.read(f"s3://{logs.bucket}/{folder}report.json") for folder in reversed(folders[-5:]))
-        return next((float(json.loads(body)["seconds"]) for body in bodies if body), None)
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=logs.bucket, Prefix=start)
+        found = [each for page in pages for each in page.get("Contents", []) if each["Key"].endswith("/report.json")]
+        newest = sorted(found, key=lambda each: each["LastModified"], reverse=True)[:9]
+        reports = (json.loads(self.read(f"s3://{logs.bucket}/{each['Key']}") or "{}") for each in newest)
+        return next((float(report["seconds"]) for report in reports if report.get("state") == "done"), None)
 
 
 def code(error: Any) -> str:

@@ -152,7 +152,8 @@ class _Checks:
         service = f"aws.api.{self.aws.region}.emr-service-cell01"
         wanted = [here, {"Name": "service-name", "Values": [service]}]
         answer = self._ask("--subnet", "", ec2.describe_vpc_endpoints, Filters=wanted) if private else {}
-        known = {endpoint["VpcId"] for endpoint in answer.get("VpcEndpoints", [])}
+        found = [each for each in answer.get("VpcEndpoints", []) if each["State"].lower() in ("pending", "available")]
+        known = {each["VpcId"] for each in found}
         for name in [each["SubnetId"] for each in private if answer and each["VpcId"] not in known]:
             reason = "is private, and EMR 8 needs an interface endpoint there, billed by the hour until it is deleted"
             self._note("--subnet", f"{name} {reason}: `aws ec2 create-vpc-endpoint` as docs/emr.md says")

@@ -111,10 +111,9 @@ class Run:
                 if not (note := self.aws.passes(error)):
                     text = f"cannot follow {self}: {error}. It goes on: python -m emr status {self}"
                     raise RunError(text, 3) from None
-            change = str(seen) if seen else f"{note}, still trying"
-            if change != shown:
+            if (change := str(seen) if seen else f"{note}, still trying") != shown:
                 say(f"{datetime.now():%H:%M:%S} {change}")
-            shown = change
+                shown = change
             if seen and seen.ended:
                 return seen
             time.sleep(POLL_SECONDS)

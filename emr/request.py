@@ -199,9 +199,10 @@ def cost(args: argparse.Namespace, seconds: float | None) -> str:
     if not args.price and (unknown := ", ".join(name for name in types if name not in PRICES)):
         return f"No list price is known for {unknown}: give --price, USD an hour for one machine."
     price = args.price or max(PRICES[name] for name in types)
-    workers = [args.workers] if args.workers else [0] if args.serverless else [FIRST_WORKERS, MOST_WORKERS]
-    hourly = ", ".join(f"${(each + 1) * price:.2f} an hour for {each + 1} {unit}{'s' * bool(each)}" for each in workers)
+    sizes = [args.workers + 1] if args.workers else [] if args.serverless else [FIRST_WORKERS + 1, MOST_WORKERS + 1]
+    hourly = ", ".join(f"${size * price:.2f} an hour for {size} {unit}s" for size in sizes)
     basis = "by --price" if args.price else "list prices of us-east-1 in 2025, on demand"
-    hours = (seconds or 0) / 3600 + (0 if args.serverless else START_HOURS)
-    earlier = f" An earlier run took {hours:.2f} hours with its start: ${hours * (workers[0] + 1) * price:.2f}."
-    return f"Price: up to {hourly} ({basis})." + (earlier if seconds else "")
+    hours = (seconds or 0) / 3600 + START_HOURS * (not args.serverless)
+    costs = " to ".join(f"${hours * size * price:.2f}" for size in sizes) or "executors are as many as it allows"
+    earlier = f" An earlier run took {hours:.2f} hours with its start: {costs}." if seconds else ""
+    return f"Price: up to {hourly or f'${price:.2f} an hour for each worker'} ({basis}).{earlier}"

@@ -77,11 +77,13 @@ def test_a_run_uploads_starts_follows_and_prints_the_report(cloud: Cloud, capsys
     body = cloud.s3.get_object(Bucket="my-logs", Key=f"sparkify/{name}/etl.py")["Body"].read()
     assert body == (ROOT / "etl.py").read_bytes()
     [sent] = [json.dumps(request) for operation, request in cloud.calls if operation == "emr:RunJobFlow"]
-    assert json.loads(sent.replace(name, "RUN").replace("s3://my-", "s3://")) == json.loads(
-        golden.replace("s3://my-", "s3://")
-    )
+    assert json.loads(sent.replace(name, "RUN")) == json.loads(golden)
+    cloud.put("sparkify-9/report.json", '{"state": "started"}')  # of a run that died
     run_to_success(cloud, "--yes --workers 3 --price 1")
     assert "$4.00 an hour for 4 machines (by --price). An earlier run took 0.60 hours" in capsys.readouterr().err
+    cloud.put("sparkify-0/report.json", '{"state": "done", "seconds": 3600}')  # the newest has not the last name
+    run_to_success(cloud)
+    assert "An earlier run took 1.10 hours with its start: $1.11 to $3.05." in capsys.readouterr().err
 
 
 def test_a_failed_run_waits_for_the_drivers_own_error(cloud: Cloud, capsys: Shown) -> None:
@@ -141,9 +143,8 @@ def test_the_limit_of_hours_is_named_when_it_strikes(state: str, cloud: Cloud, c
 def test_a_failed_job_run_shows_its_driver(cloud: Cloud, capsys: Shown) -> None:
     def logs() -> None:
         application, run = re.findall(r"Started (\w+)/(\w+) as", capsys.readouterr().err)[0]
-        cloud.put(
-            f"applications/{application}/jobs/{run}/SPARK_DRIVER/stderr.gz", "INFO x\netl.py: error: all is lost\n"
-        )
+        folder = f"applications/{application}/jobs/{run}/SPARK_DRIVER"
+        cloud.put(f"{folder}/stderr.gz", "INFO x\netl.py: error: all is lost\n")
 
     assert run_serverless(cloud, "FAILED", {30: logs}) == 1
     assert capsys.readouterr().out == "etl.py: error: all is lost\n"
@@ -240,6 +241,12 @@ def test_stopping_a_step_leaves_the_cluster_to_its_owner(cloud: Cloud) -> None:
     assert cloud.names()[-1] == "emr-serverless:CancelJobRun"
 
 
+def test_a_job_that_cannot_be_stopped_goes_on_with_a_code_of_its_own(cloud: Cloud, capsys: Shown) -> None:
+    cloud.answers["TerminateJobFlows"] = refuse("ExpiredTokenException")
+    assert cloud.run("--yes", {60: terminate}) == 3
+    assert "cannot stop it: An error occurred (ExpiredTokenException) when calling" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_during_the_start_waits_for_the_id(number: int, code: int, cloud: Cloud, capsys: Shown) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may ignore it
@@ -328,6 +335,15 @@ def test_each_problem_is_one_line_and_nothing_is_started(name: str, cloud: Cloud
     assert not (MONEY - ({"s3:PutObject"} if name == "upload" else set())) & set(cloud.names())
 
 
+def test_an_endpoint_that_is_there_serves_a_private_subnet(cloud: Cloud) -> None:
+    options = f"--yes --no-wait {private(cloud)} --workers 1"
+    service = {"ServiceName": "aws.api.eu-west-1.emr-service-cell01", "VpcEndpointType": "Interface"}
+    made = cloud.ec2.create_vpc_endpoint(VpcId=cloud.vpc, **service)["VpcEndpoint"]["VpcEndpointId"]
+    assert cloud.run(options) == 0
+    cloud.ec2.delete_vpc_endpoints(VpcEndpointIds=[made])  # AWS still lists it for a while
+    assert cloud.run(options) == 2
+
+
 def test_all_problems_are_shown_at_once_and_a_public_lake_can_be_meant(cloud: Cloud, capsys: Shown) -> None:
     for name in ("no songs", "public lake", "no service role", "empty profile", "no default VPC"):
         PROBLEMS[name][0](cloud)
@@ -345,7 +361,7 @@ RIGHTS = {
 }  # fmt: skip
 
 
-def test_the_operators_policy_names_each_action_that_is_called_and_no_other(cloud: Cloud) -> None:
+def test_the_policies_for_a_start_name_each_action_that_is_called_and_no_other(cloud: Cloud) -> None:
     cloud.answers["CancelSteps"] = lambda: {"CancelStepsInfoList": []}
     on_cluster, on_application, on_subnet = f"--cluster {cloud.new_cluster()}", cloud.new_application(), private(cloud)
     cloud.calls.clear()
@@ -357,3 +373,5 @@ def test_the_operators_policy_names_each_action_that_is_called_and_no_other(clou
     called = set(cloud.names()) - {"emr-serverless:CreateApplication"}
     needed = [RIGHTS.get(name, {name.replace("emr:", "elasticmapreduce:")}) for name in called]
     assert actions(*statements("operator")) == set().union(*needed)
+    assert actions(*statements("scheduler")) == START
+    assert actions(*statements("scheduler-serverless")) == RIGHTS["emr-serverless:StartJobRun"]
