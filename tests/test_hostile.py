@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -404,7 +404,7 @@ def test_nasty_values_in_partition_columns_come_back_as_they_were(
     for _ in range(2):
         run(spark, source, tmp_path / "out" / "lake", partitions={"songs": ("year", "artist_id")}, catalog=catalog)
     if catalog:
-        stored = tables_of(tmp_path / "out" / "lake")["songs"]
+        stored: Sequence[Any] = tables_of(tmp_path / "out" / "lake")["songs"]
     else:
         stored = spark.read.schema(etl.TABLES["songs"]).parquet(f"file://{tmp_path}/out/lake/songs").collect()
     assert {row[0]: row[2] for row in stored} == {f"S{number}": nasty for number, nasty in enumerate(NASTY)}
