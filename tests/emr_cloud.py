@@ -58,13 +58,11 @@ class Cloud:
         self.s3, self.emr, self.ec2, self.iam = (boto3.client(name) for name in ("s3", "emr", "ec2", "iam"))
         for bucket in ("my-songs", "my-lake", "my-logs"):
             self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
-            blocks = dict.fromkeys(BLOCKS, True)
-            self.s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=blocks)
+            self.s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(BLOCKS, True))
         for folder in ("song_data", "log_data"):
             self.s3.put_object(Bucket="my-songs", Key=f"raw/{folder}/x.json", Body=b"{}")
-        [table] = self.ec2.describe_route_tables(Filters=[{"Name": "association.main", "Values": ["true"]}])[
-            "RouteTables"
-        ]
+        main_table = {"Name": "association.main", "Values": ["true"]}
+        [table] = self.ec2.describe_route_tables(Filters=[main_table])["RouteTables"]
         self.vpc, gateway = table["VpcId"], self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
         self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=self.vpc)
         way_out = {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": gateway}

@@ -277,10 +277,6 @@ class Cluster:
         """The folders of the containers in which the application's attempts ran, by node."""
         return sorted(self.folder.glob(f"node*/logs/{application}/container_*_000001"))
 
-    def started_containers(self, application: str) -> list[str]:
-        """All containers that the application ever had."""
-        return sorted(path.name for path in self.folder.glob(f"node*/logs/{application}/container_*"))
-
     def logs(self, application: str) -> str:
         """What the containers of an application wrote."""
         paths = sorted(self.folder.glob(f"node*/logs/{application}/container_*/std*"))
@@ -288,10 +284,8 @@ class Cluster:
 
     def submit(self, mode: str, *arguments: str | Path, cwd: Path, seconds: float = 400) -> Submitted:
         command = [SPARK_HOME / "bin" / "spark-submit", "--master", "yarn", "--deploy-mode", mode, *arguments]
-        process = subprocess.Popen(
-            command, cwd=cwd, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
-        )  # fmt: skip
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        process = subprocess.Popen(command, cwd=cwd, env=self.env, start_new_session=True, **pipes)
         timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))  # then its exit code is -9
         timer.start()
         try:
