@@ -150,6 +150,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--max-hours", type=number, default=12, metavar="N", help="a job that hangs is ended then (default: 12)")
     add("--allow-public", action="store_true", help="write to an output bucket that everyone can read")
     add("--tag", type=pair, action="append", default=[], metavar="K=V", help="may be repeated")
+    catalog = partial(_take, str, r"[A-Za-z_]\w*\.[a-z_][a-z0-9_]*", "glue.sparkify")
+    add("--catalog", type=catalog, metavar="NAME", help="write Iceberg tables to this catalog and database of Glue")
     add("--conf", type=pair, action="append", default=[], metavar="K=V", help="a setting of Spark; may be repeated")
     add("--log-kms-key", metavar="ARN", help="encrypts EMR's logs")
     price = partial(_take, float, r"(?=.*[1-9])\d*\.?\d+", "0.25")

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from emr.aws import Aws, code
-from emr.request import EMR_TAG, MOST_WORKERS, NIGHT, ONE_WORKER, TAGS, Uri, UsageError
+from emr.request import EMR_TAG, JOB, MOST_WORKERS, NIGHT, ONE_WORKER, TAGS, Uri, UsageError
 
 ABSENT = re.compile("^404$|NoSuch|NotFound|Malformed|InvalidInstanceType|InvalidRequestException")
 DEFAULT_SUBNETS = [{"Name": "default-for-az", "Values": ["true"]}]  # where EMR starts a cluster that names no subnet
+GLUE = json.loads((JOB / "emr" / "iam" / "catalog.json").read_text(encoding="utf-8"))["Statement"][0]["Action"]
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 
@@ -94,6 +95,15 @@ class _Checks:
         answer = self._ask(option, absent, self.aws.iam.get_role, RoleName=name)
         if answer and service not in json.dumps(answer["Role"]["AssumeRolePolicyDocument"]):
             self._note(option, f"role {name} does not trust {service}: see the trust policies in emr/iam/")
+        if not (answer and self.args.catalog and option != "--service-role"):
+            return
+        role, database = answer["Role"]["Arn"], self.args.catalog.split(".")[1]  # IAM simulates what it may do in Glue
+        start = f"arn:aws:glue:{self.aws.region}:{role.split(':')[4]}:"
+        places = [f"{start}catalog", f"{start}database/{database}", f"{start}table/{database}/songs"]
+        wanted = {"PolicySourceArn": role, "ActionNames": GLUE, "ResourceArns": places}
+        found = self._ask(option, "", self.aws.iam.simulate_principal_policy, **wanted).get("EvaluationResults", [])
+        if lacking := {each["EvalActionName"] for each in found if each["EvalDecision"] != "allowed"}:
+            self._note(option, f"{role} lacks {', '.join(sorted(lacking))} for --catalog: see emr/iam/catalog.json")
 
     def roles(self) -> None:
         self._role("--service-role", self.args.service_role, "elasticmapreduce.amazonaws.com")
@@ -177,6 +187,8 @@ class _Checks:
         if {"Key": "project", "Value": TAGS["project"]} not in cluster.get("Tags", []):
             fix = f"aws emr add-tags --resource-id {name} --tags project={TAGS['project']}"
             self._note(option, f"{name} is not tagged as this project's, whose steps go nowhere else: `{fix}`")
+        if self.args.catalog and "iceberg-defaults" not in json.dumps(cluster.get("Configurations", [])):
+            self._note(option, f"{name} has no Iceberg for --catalog: start one as emr/iceberg.json says")
         self._release(option, name, cluster["ReleaseLabel"])
 
     def serverless(self) -> None:

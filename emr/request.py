@@ -4,6 +4,7 @@ import argparse
 import configparser
 import io
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 JOB = Path(__file__).resolve().parents[1]  # where etl.py and dl.cfg are
 CLUSTER = (JOB / "emr" / "cluster.json").read_text(encoding="utf-8")  # what each cluster is asked for
+ICEBERG = (JOB / "emr" / "iceberg.json").read_text(encoding="utf-8")  # what --catalog adds
 RELEASE = "emr-spark-8.0.0"
 MACHINES = "m5.xlarge,m5a.xlarge,m6i.xlarge,m6a.xlarge,m7i.xlarge"  # 4 vCPU and 16 GiB each: any mix of them is even
 FIRST_WORKERS, MOST_WORKERS = 3, 10  # where EMR's managed scaling begins and where it stops
@@ -93,8 +95,11 @@ def make_plan(args: argparse.Namespace, name: str) -> Plan:
     code = f"{args.logs}/{name.partition('<')[0].rstrip('-._')}"  # all nights of a schedule share their code
     report = f"{args.logs}/{name}/report.json"
     config = clean_config(args.config, args.input, args.output)
+    if found := re.search(r"^CATALOG = (\w+\.\w+)$", config, re.MULTILINE):
+        args.catalog = args.catalog or found[1]
     uploads = {f"{code}/etl.py": (JOB / "etl.py").read_text(encoding="utf-8"), f"{code}/dl.cfg": config}
     job = ["--config", "dl.cfg", "--input", str(args.input), "--output", str(args.output), "--report", report]
+    job += ["--catalog", args.catalog] if args.catalog else []
     conf = {**_default_conf(args), **dict(args.conf)}
     words = ["--files", f"{code}/dl.cfg", *(word for key in conf for word in ("--conf", f"{key}={conf[key]}"))]
     plan = Plan(name, report, uploads, [])
@@ -120,10 +125,14 @@ def _default_conf(args: argparse.Namespace) -> dict[str, str]:
     keys = (f"{driver}.PYSPARK_DRIVER_PYTHON", f"{driver}.PYSPARK_PYTHON", "spark.executorEnv.PYSPARK_PYTHON")
     # On emr-7.x python3 is 3.9, too old for the job.
     python = dict.fromkeys(keys, "python3.11") if args.release.startswith("emr-7.") else {}
+    name = (args.catalog or "").partition(".")[0]
+    iceberg = json.loads(ICEBERG.replace("NAME", name).replace("OUTPUT", str(args.output)))
+    conf = {**python, **(iceberg["conf"] if name else {})}
     if args.serverless:
-        return {**python, **({"spark.dynamicAllocation.maxExecutors": str(args.workers)} if args.workers else {})}
+        conf |= iceberg["conf_of_serverless_7"] if name and python else {}  # 8.0 finds Iceberg by itself
+        return {**conf, **({"spark.dynamicAllocation.maxExecutors": str(args.workers)} if args.workers else {})}
     own = {} if args.cluster else {CORES: THREADS, **EVEN, **ON_CORE, **(ONE_WORKER if args.workers == 1 else {})}
-    return {**own, **ATTEMPTS, **python}
+    return {**own, **ATTEMPTS, **conf}
 
 
 def clean_config(path: Path, source: Uri, destination: Uri) -> str:
@@ -157,6 +166,7 @@ def _ask_cluster(plan: Plan, args: argparse.Namespace, step: dict[str, Any], cor
     # YARN refuses an executor of more vcores than a machine says it has; the driver takes one.
     for limit in ("yarn.nodemanager.resource.cpu-vcores", "yarn.scheduler.maximum-allocation-vcores"):
         request["Configurations"][0]["Properties"][limit] = str(int(cores) + 1)
+    request["Configurations"] += [json.loads(ICEBERG)["cluster"]] if args.catalog else []
     fleets = request["Instances"]["InstanceFleets"]
     fleets[2]["TargetSpotCapacity"] = workers - 1
     volume = {"VolumeSpecification": {"VolumeType": "gp3", "SizeInGB": args.ebs_gb}, "VolumesPerInstance": 1}

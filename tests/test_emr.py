@@ -9,10 +9,11 @@ import re
 import signal
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
-from emr_cloud import ROOT, TAG, Cloud, actions, in_turn, refuse, statements, unplugged
+from emr_cloud import ACCOUNT, REGION, ROOT, TAG, Cloud, actions, in_turn, refuse, statements, unplugged
 
 from emr.__main__ import main
 from emr.following import LOG_WAIT_SECONDS
@@ -286,6 +287,14 @@ def answer(operation: str, how: Any) -> Callable[[Cloud], None]:
     return lambda cloud: cloud.answers.update({operation: how})
 
 
+def simulation(cloud: Cloud, decision: str) -> str:
+    """IAM's answer, which moto does not give; the option that makes the launcher ask."""
+    decisions = {"glue:GetTable": "allowed", "glue:UpdateTable": decision}
+    results = [{"EvalActionName": name, "EvalDecision": each} for name, each in decisions.items()]
+    cloud.answers["SimulatePrincipalPolicy"] = lambda: {"EvaluationResults": results}
+    return "--catalog glue.sparkify"
+
+
 # What breaks it, or the options that do not fit, and the problem's line.
 PROBLEMS: dict[str, tuple[Callable[[Cloud], Any], str]] = {
     "credentials": (answer("GetCallerIdentity", refuse("InvalidClientTokenId")), "no valid AWS credentials"),
@@ -319,6 +328,9 @@ PROBLEMS: dict[str, tuple[Callable[[Cloud], Any], str]] = {
     "other release": (lambda cloud: f"--cluster {cloud.new_cluster(ReleaseLabel='emr-7.13.0')}", "is emr-7.13.0: give --release emr-7.13.0"),
     "untagged cluster": (lambda cloud: f"--cluster {cloud.new_cluster(Tags=[])}", "aws emr add-tags --resource-id j-"),
     "cluster without logs": (lambda cloud: f"--cluster {cloud.new_cluster(LogUri='')}", "keeps no logs in S3"),
+    "cluster without Iceberg": (lambda cloud: f"--cluster {cloud.new_cluster()} --catalog glue.sparkify", "has no Iceberg for --catalog: start one as emr/iceberg.json says"),
+    "no rights in Glue": (lambda cloud: simulation(cloud, "implicitDeny"), "role/sparkify-job lacks glue:UpdateTable for --catalog: see emr/iam/catalog.json"),
+    "no rights of job runs": (lambda cloud: f"{simulation(cloud, 'explicitDeny')} {cloud.new_application()}", "--role: arn:aws:iam::123456789012:role/sparkify-serverless lacks glue:UpdateTable"),
     "no application": (lambda cloud: "--serverless 00no --role x/sparkify-serverless", "there is no application 00no in eu-west-1"),
 }  # fmt: skip
 
@@ -352,6 +364,30 @@ def test_all_problems_are_shown_at_once_and_a_public_lake_can_be_meant(cloud: Cl
         assert capsys.readouterr().err.count("emr: error: ") == count
 
 
+def test_a_catalog_of_iceberg_is_asked_for_where_the_job_has_its_rights(cloud: Cloud, tmp_path: Path) -> None:
+    config, option = tmp_path / "dl.cfg", simulation(cloud, "allowed")
+    config.write_text("[LAKE]\nCATALOG = glue.sparkify\n")
+    iceberg = json.loads((ROOT / "emr" / "iceberg.json").read_text())["cluster"]
+    cluster = cloud.new_cluster(Configurations=[iceberg])
+    for options in (
+        option,
+        f"--config {config}",
+        f"{option} --cluster {cluster}",
+        f"{option} {cloud.new_application()}",
+    ):
+        assert cloud.run(f"--yes --no-wait {options}") == 0
+        assert '"--catalog", "glue.sparkify"' in json.dumps(cloud.calls[-1][1])
+    asked = [request for name, request in cloud.calls if name == "iam:SimulatePrincipalPolicy"]
+    assert [request["PolicySourceArn"].rpartition("/")[2] for request in asked] == [
+        *2 * ["sparkify-job"],
+        "sparkify-serverless",
+    ]
+    [policy] = statements("catalog")
+    assert policy["Action"] == asked[0]["ActionNames"]
+    filled = json.dumps(policy["Resource"]).replace("REGION", REGION).replace("ACCOUNT_ID", ACCOUNT)
+    assert json.loads(filled.replace("DATABASE", "sparkify").replace("*", "songs")) == asked[0]["ResourceArns"]
+
+
 # The rights that a call needs where they are not its own name, as the service authorization reference has them.
 START = {"iam:PassRole", *(f"elasticmapreduce:{name}" for name in ("RunJobFlow", "AddTags", "PutManagedScalingPolicy", "PutAutoTerminationPolicy"))}  # fmt: skip
 RIGHTS = {
@@ -369,7 +405,8 @@ def test_the_policies_for_a_start_name_each_action_that_is_called_and_no_other(c
     ends += [cloud.run(f"--yes {on_subnet}")]
     ends += [cloud.run(f"--yes --name n {on}", {15: terminate}) for on in (on_cluster, on_application, "--max-hours 1")]
     ends += [run_serverless(cloud, "RUNNING", {15: terminate}), main(["status", cloud.cluster.id])]
-    assert ends == [0, 1, 143, 2, 143, 2, 143, 143, 1]
+    ends += [cloud.run(f"--yes --no-wait {simulation(cloud, 'allowed')}")]
+    assert ends == [0, 1, 143, 2, 143, 2, 143, 143, 1, 0]
     called = set(cloud.names()) - {"emr-serverless:CreateApplication"}
     needed = [RIGHTS.get(name, {name.replace("emr:", "elasticmapreduce:")}) for name in called]
     assert actions(*statements("operator")) == set().union(*needed)

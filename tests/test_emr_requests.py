@@ -31,9 +31,11 @@ COMMANDS = {
     "--tag team=data --conf spark.executor.cores=8 --log-kms-key arn:aws:kms:eu-west-1:123456789012:key/1 --subnet subnet-1 --subnet subnet-2 "
     "--service-role svc --instance-profile prof --security-configuration sec --price 0.5",
     "cluster_one_worker": "--workers 1",
+    "cluster_catalog": "--catalog glue.sparkify",
     "step": "--cluster j-1ABC",
     "serverless": APPLICATION,
     "serverless_options": f"{APPLICATION} --release emr-7.13.0 --workers 8 --max-hours 3 --tag team=data --log-kms-key arn:aws:kms:eu-west-1:123456789012:key/1",
+    "serverless_catalog": f"{APPLICATION} --release emr-7.13.0 --catalog glue.sparkify",
     "serverless_nightly": f"{APPLICATION} {NIGHTLY}",
 }
 
@@ -133,6 +135,7 @@ def test_help_and_dry_run_need_neither_boto3_nor_aws(tmp_path: Path) -> None:
         (f"run {PLACES} --tag team", "'team' is not like key=value"),
         (f"run {PLACES} --tag project=other", "project is always sparkify"),
         (f"run {PLACES} --conf spark.executor.cores=x", "--conf spark.executor.cores: 'x' is not a number"),
+        (f"run {PLACES} --catalog sparkify", "'sparkify' is not like glue.sparkify"),
         (f"run {PLACES} --name a/b", "'a/b' is not like nightly-2026-05-01"),
         (f"run {PLACES} {NIGHTLY}", "is for a scheduler to fill in: give --upload-only or --dry-run"),
         (f"run {PLACES} --config nowhere.cfg", "cannot read nowhere.cfg: No such file or directory"),
