@@ -21,14 +21,28 @@ A plain `python etl.py` takes its session from laptop.py; a cluster needs this f
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+
+
+def interrupt(*_: object) -> None:
+    """Ends the process at once, whatever it waits for: what a run has left at any moment is no harm to the next."""
+    with contextlib.suppress(OSError):  # nobody may listen
+        os.write(
+            2, b"etl.py: error: interrupted; each table is whole, and the next run removes what this one has left\n"
+        )
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, interrupt)  # before the other imports, which take a second
+
 import argparse
 import configparser
-import contextlib
 import importlib.util
 import json
-import os
 import re
-import signal
 import socket
 import sys
 import threading
@@ -43,19 +57,6 @@ from functools import reduce
 from itertools import pairwise
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
-
-
-def interrupt(*_: object) -> None:
-    """Ends the process at once, whatever it waits for: what a run has left at any moment is no harm to the next."""
-    with contextlib.suppress(OSError):  # nobody may listen
-        os.write(
-            2, b"etl.py: error: interrupted; each table is whole, and the next run removes what this one has left\n"
-        )
-    os._exit(130)
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, interrupt)  # before the imports of Spark, which take a second
 
 from pyspark import SparkFiles
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
