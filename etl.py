@@ -319,7 +319,7 @@ def is_one_object(line: str) -> Column:
     """
     text, size = F.col(line), F.octet_length(line)
     is_flat = text.startswith("{") & (F.octet_length(F.substring_index(line, "}", 1)) == size - 1)
-    end = F.repeat(F.lit("x"), size)
+    end = F.call_function("repeat", F.lit("x"), size)  # Spark 3.5's F.repeat takes no column
     wrapped = F.concat(F.lit('{"line":['), text, F.lit('],"'), end, F.lit('":1}'))
     is_whole = F.json_object_keys(wrapped) == F.array(F.lit("line"), end)
     is_single = F.json_array_length(F.concat(F.lit("["), text, F.lit("]"))) == 1
