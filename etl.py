@@ -481,7 +481,9 @@ def write_id(file: str) -> str:
 
 def arrange(table: DataFrame, partitions: tuple[str, ...], sort: tuple[str, ...]) -> DataFrame:
     """The frame as it is to be written: sorted, in one file for a small folder and in several for a large one."""
-    spread = table.hint("rebalance", *partitions)
+    # as SQL, for DataFrame.hint of Spark 3.5 takes no columns
+    rebalanced = f"SELECT /*+ REBALANCE({', '.join(partitions)}) */ * FROM {{rows}}"
+    spread = table.sparkSession.sql(rebalanced.replace("()", ""), rows=table)
     if set(partitions) - {"year", "month"}:  # maybe thousands of small folders, which one task would write for hours
         folders = F.size(F.collect_set(F.struct(*partitions)))
         rows, number = table.agg(F.count("*"), folders).first() or (0, 0)
