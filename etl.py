@@ -481,9 +481,9 @@ def write_id(file: str) -> str:
 
 def arrange(table: DataFrame, partitions: tuple[str, ...], sort: tuple[str, ...]) -> DataFrame:
     """The frame as it is to be written: sorted, in one file for a small folder and in several for a large one."""
+    by = f"({', '.join(partitions)})" if partitions else ""
     # as SQL, for DataFrame.hint of Spark 3.5 takes no columns
-    rebalanced = f"SELECT /*+ REBALANCE({', '.join(partitions)}) */ * FROM {{rows}}"
-    spread = table.sparkSession.sql(rebalanced.replace("()", ""), rows=table)
+    spread = table.sparkSession.sql(f"SELECT /*+ REBALANCE{by} */ * FROM {{rows}}", rows=table)
     if set(partitions) - {"year", "month"}:  # maybe thousands of small folders, which one task would write for hours
         folders = F.size(F.collect_set(F.struct(*partitions)))
         rows, number = table.agg(F.count("*"), folders).first() or (0, 0)
@@ -856,13 +856,19 @@ class Settings:
     aws: dict[str, str] = field(default_factory=dict, repr=False)
 
 
+def new_session(spark: SparkSession, conf: dict[str, str]) -> SparkSession:
+    """A session beside the given one, with these settings, and with its catalogs, which Spark does not copy."""
+    session = spark.newSession()
+    catalogs = [row["key"] for row in spark.sql("SET").collect() if row["key"].startswith("spark.sql.catalog.")]
+    for key, value in ({key: str(spark.conf.get(key)) for key in catalogs} | conf).items():
+        session.conf.set(key, value)
+    return session
+
+
 @contextlib.contextmanager
 def session_of(spark: SparkSession) -> Iterator[tuple[SparkSession, Callable[[DataFrame], DataFrame]]]:
     """A session of its own for a run, so that the given one stays as it is; and a way to keep frames until its end."""
-    session, kept = spark.newSession(), list[DataFrame]()
-    catalogs = [row["key"] for row in spark.sql("SET").collect() if row["key"].startswith("spark.sql.catalog.")]
-    for key, value in ({key: str(spark.conf.get(key)) for key in catalogs} | SQL_CONF).items():
-        session.conf.set(key, value)
+    session, kept = new_session(spark, SQL_CONF), list[DataFrame]()
 
     def keep(frame: DataFrame) -> DataFrame:
         kept.append(frame)

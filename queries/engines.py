@@ -207,16 +207,15 @@ def duckdb_engine(lake: str, config: str | None = None, catalog: str | None = No
 
 
 def spark_query(spark: SparkSession, lake: str, catalog: str | None = None) -> Query:
-    """The views are made in this session, and its settings changed."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     missing = []
-    spark.conf.set("spark.sql.session.timeZone", "UTC")
-    spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")  # else the id 007 becomes 7
+    inference = "spark.sql.sources.partitionColumnTypeInference.enabled"  # with which the id 007 becomes 7
+    session = etl.new_session(spark, {"spark.sql.session.timeZone": "UTC", inference: "false"})
     for table in etl.TABLES:
         try:
-            read = spark.read
+            read = session.read
             rows = read.table(f"{catalog}.{table}") if catalog else read.parquet(f"{etl.literal(lake)}/{table}")
             rows.alias("stored").selectExpr(*columns_of(table).split(", ")).createOrReplaceTempView(table)
         except (PySparkException, Py4JError) as error:
@@ -227,7 +226,7 @@ def spark_query(spark: SparkSession, lake: str, catalog: str | None = None) -> Q
 
     def query(sql: str) -> Answer:
         try:
-            answer = spark.sql(sql)
+            answer = session.sql(sql)
             return answer.columns, answer.collect()
         except (PySparkException, Py4JError) as error:
             raise LakeError(etl.explain(error)) from error

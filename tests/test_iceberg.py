@@ -156,8 +156,7 @@ def test_a_run_killed_between_its_commits_leaves_each_table_of_one_night(
 ) -> None:
     program = f"""
 import os, signal, etl
-commit, clean = etl.IcebergLake._commit, etl.IcebergLake._clean
-done = []
+commit, done = etl.IcebergLake._commit, []
 def commit_some(self, name, snapshot):
     if len(done) == {commits}:
         os.kill(os.getpid(), signal.SIGKILL)
