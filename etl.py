@@ -502,9 +502,9 @@ class Lake:
     never have each other's files in their lists.
     """
 
-    def __init__(self, spark: SparkSession, root: str, run_id: str, partitions: dict[str, tuple[str, ...]]) -> None:
-        self.spark, self.run_id, self.partitions = spark, run_id, partitions
-        self.fs, self.root = open_path(spark, f"{root}/")
+    def __init__(self, spark: SparkSession, settings: Settings, run_id: str) -> None:
+        self.spark, self.run_id, self.partitions = spark, run_id, settings.partitions
+        self.fs, self.root = open_path(spark, f"{settings.output}/")
         pids = os.getpid(), java(spark, "java.lang.ProcessHandle").current().pid()
         self.host = re.sub(r"[^\w.-]", "-", socket.gethostname())
         who = (self.host, *map(str, pids), spark.sparkContext.applicationId)
@@ -948,11 +948,7 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = sa
         song_lines, log_lines = read_songs(session, folders["song_data"]), read_logs(session, folders["log_data"])
         lines = {"song_data": song_lines, "log_data": log_lines}
         inputs = {name: {"files": list_files(session, folders[name], rows)} for name, rows in lines.items()}
-        lake = (
-            IcebergLake(session, settings, run_id)
-            if settings.catalog
-            else Lake(session, settings.output, run_id, settings.partitions)
-        )
+        lake = (IcebergLake if settings.catalog else Lake)(session, settings, run_id)
         with lake.claimed():
             for name, rows in lines.items():
                 inputs[name] |= count_lines(folders[name], keep(rows), settings.max_rejected)

@@ -150,7 +150,7 @@ def test_a_lock_is_renewed_until_the_run_ends_or_another_takes_over(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(etl, "HEARTBEAT_SECONDS", 0.01)
-    lake, application = etl.Lake(spark, f"file://{tmp_path}/lake", "run-a", {}), spark.sparkContext.applicationId
+    lake, application = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a"), spark.sparkContext.applicationId
     tmp_path.joinpath("lake").mkdir()
     of_its_own = tmp_path / "lake" / f"_lock-run-b,elsewhere,1,2,{application}"  # of an attempt before, on YARN
     of_its_own.touch()
@@ -261,7 +261,7 @@ def test_two_runs_lose_no_row_in_any_order_of_their_steps(
 
     for hook, replaced in {"_append": append, "_count": count, "_delete": delete_later}.items():
         monkeypatch.setattr(etl.Lake, hook, replaced)
-    lakes = [etl.Lake(spark, f"file://{tmp_path}", run_id, {}) for run_id in who_of]
+    lakes = [etl.Lake(spark, etl.Settings("", f"file://{tmp_path}", {}), run_id) for run_id in who_of]
     of_two_rows: Any = SimpleNamespace(schema=None)
     for lake in lakes:
         etl.write_text(lake.fs, lake.lock, "")
