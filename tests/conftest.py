@@ -32,6 +32,7 @@ PLAY: dict[str, Any] = {
     "artist": "Ann", "song": "One", "length": 1.5, "page": "NextSong", "ts": 1541105830796, "userId": "8",
     "sessionId": 139, "itemInSession": 0, "level": "free", "firstName": "Kay", "lastName": "X", "gender": "F",
 }  # fmt: skip
+ICEBERG = laptop.ICEBERG if pyspark.__version__ > "4" else laptop.ICEBERG.replace("4.0_2.13", "3.5_2.12")
 AWS_NAMES = [name for name in os.environ if name.startswith("AWS_")]
 
 
@@ -51,11 +52,10 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """A small local session, with the job's own SQL settings."""
-    iceberg = laptop.ICEBERG if pyspark.__version__ > "4" else laptop.ICEBERG.replace("4.0_2.13", "3.5_2.12")
     conf = (
         laptop.CONF
         | laptop.LOCAL_FILES_CONF
-        | {"spark.jars.packages": iceberg, "spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
+        | {"spark.jars.packages": ICEBERG, "spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
     )
     session = SparkSession.builder.config(map={**conf, **etl.SQL_CONF}).getOrCreate()
     session.sparkContext.setLogLevel("OFF")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,6 +146,19 @@ def test_the_commands_of_the_docs(
     assert tables_of(lake) == expected[0]
     run(spark, sources[1], lake, catalog=CATALOG)
     assert tables_of(lake) == expected[1]
+
+
+def test_the_duckdb_program_of_the_docs(
+    nights: SimpleNamespace, expected: list[Night], capsys: pytest.CaptureFixture[str]
+) -> None:
+    [program] = re.findall("```python\n(import duckdb.*?)```", DOC, re.S)
+    download = 'duckdb.sql("INSTALL iceberg")\nduckdb.sql("LOAD iceberg")\n'
+    assert download in program and "'lake/sparkify/" in program
+    engines.load(duckdb.default_connection(), "avro", "iceberg")  # from PyPI
+    exec(program.replace(download, "").replace("'lake/", f"'{nights.lake}/"))
+    printed = capsys.readouterr().out
+    for level, plays in Counter(play[3] for play in expected[1]["songplays"]).items():
+        assert re.search(rf"{level}\W+{plays}\b", printed)
 
 
 # Moments: kills and two runs at once
@@ -348,5 +362,10 @@ def test_on_s3_the_tables_are_glues(sources: list[Path], expected: list[Night]) 
             for night, rows in ((run_id, expected[0][name]), ("main", expected[1][name])):
                 found = table.scan(snapshot_id=table.refs()[night].snapshot_id).to_arrow().select(columns).to_pylist()
                 assert sorted((tuple(row.values()) for row in found), key=lambda row: row[0]) == rows
+        [program] = re.findall("```python\n(from pyiceberg.*?)```", DOC, re.S)
+        program = program.replace("RUN", run_id) + "print(len(plays), len(last_night))"
+        printed = run_python(program, ROOT, AWS_DEFAULT_REGION="eu-west-1", **s3.environment)
+        november = [play for play in expected[1]["songplays"] if play[1].month == 11]
+        assert printed == f"{len(november)} {len(expected[0]['songplays'])}\n"
         assert {key.split("/")[1] for key in s3.keys("songs", "lake/")} == {"sparkify"}
         assert s3.uploads("songs") == []

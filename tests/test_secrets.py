@@ -22,10 +22,15 @@ from s3 import S3Server
 import etl
 
 KEY, SECRET, TOKEN = "AKIASECRETS", "%s-wJalrXUtn/FEMI%(x)s+K7", "%t-FwoGZXIvYXdzE%B2/+c="
-# The job as it is, but for the event log, which it leaves off outside a cluster.
+# The job as it is, but for the event log, which it leaves off outside a cluster, and all settings in what it prints.
 PROGRAM = """
 import sys, etl, laptop
 laptop.CONF |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": sys.argv[1], "spark.eventLog.compress": "false"}
+for lake in (etl.Lake, etl.IcebergLake):
+    def publish_and_show(self, tables, publish=lake.publish):
+        print(self.spark.sql("SET -v").collect(), self.spark.sql("SET").collect())
+        return publish(self, tables)
+    lake.publish = publish_and_show
 sys.exit(etl.main(sys.argv[2:]))
 """
 
@@ -60,8 +65,8 @@ def command_lines(group: int) -> set[bytes]:
     return found
 
 
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+@pytest.fixture(scope="module", params=["", "glue.sparkify"], ids=["folders", "iceberg"])
+def seen(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Seen:
     """A run with --verbose."""
     folder, seen = tmp_path_factory.mktemp("secrets"), Seen()
     (folder / "events").mkdir()
@@ -69,6 +74,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     with S3Server() as s3:
         s3.make_bucket("secrets")
         arguments = ("--verbose", "--config", write_config(folder, s3), "--report", folder / "report.json")
+        arguments += ("--catalog", request.param) if request.param else ()
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, f"file://{folder}/events", *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
@@ -108,8 +114,9 @@ def test_the_secret_was_used_and_is_not_on_a_command_line(seen: Seen) -> None:
 
 
 def test_not_in_what_is_printed_logged_or_written(seen: Seen) -> None:
-    assert "done in" in seen.printed and b"SparkListenerApplicationEnd" in seen.events
-    assert "_lake" in seen.files and b"done" in seen.files["report"]
+    assert "done in" in seen.printed and "spark.driver.memory" in seen.printed
+    assert b"SparkListenerApplicationEnd" in seen.events
+    assert {"_lake", "sparkify"} & {name.split("/")[0] for name in seen.files} and b"done" in seen.files["report"]
     assert_hidden(seen.printed)
     for content in (seen.events, *seen.files.values()):
         assert_hidden(content)

@@ -14,8 +14,8 @@ from pathlib import Path
 import oracle
 import pyspark
 import pytest
-from conftest import PLAY, ROOT, SAMPLE, write_lines, write_small
-from lakes import some_of_sample, tables_of
+from conftest import ICEBERG, PLAY, ROOT, SAMPLE, write_lines, write_small
+from lakes import CATALOG, some_of_sample, tables_of
 
 SUBMIT = Path(pyspark.__file__).parent / "bin" / "spark-submit"
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "%9a-secret/of+the%cfg", "AWS_SESSION_TOKEN": "%token=of the%cfg"}
@@ -142,3 +142,20 @@ def test_file_names_that_java_cannot_spell_are_no_silent_loss(submitted: Submitt
     arguments = (submitted.folder / "code" / "etl.py", "--input", tmp_path / "in", "--output", tmp_path / "lake")
     code, error = failed(*arguments, cwd=tmp_path, LC_ALL="POSIX")
     assert code == 1 and f"{tmp_path}/in/log_data" in error and "LC_ALL" in error
+
+
+def test_a_catalog_is_one_of_sparks_settings_and_the_job_makes_none(submitted: Submitted, tmp_path: Path) -> None:
+    """The settings that the docs name for Glue, here of a catalog of files."""
+    text = (ROOT / "docs" / "iceberg.md").read_text("utf-8")
+    [command] = re.findall(r"```bash\nspark-submit (.*?)etl.py (.*?)```", text.replace("\\\n", ""), re.S)
+    conf, options = (words.replace("glue", "lake").split() for words in command)
+    conf[conf.index("spark.sql.catalog.lake.type=lake")] = "spark.sql.catalog.lake.type=hadoop"
+    conf[-1] = f"spark.sql.catalog.lake.warehouse=file:{tmp_path}/lake"  # where Glue has its io-impl
+    assert conf[0::2] == ["--conf"] * 3 and options == ["--catalog", CATALOG]
+    etl = submitted.folder / "code" / "etl.py"
+    options += ["--input", str(submitted.folder / "in"), "--output", f"{tmp_path}/lake"]
+    done = submit(*MASTER, "--packages", ICEBERG, *conf, etl, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert tables_of(tmp_path / "lake") == oracle.read_lake(submitted.folder / "in").tables
+    code, error = failed(etl, *options, cwd=tmp_path)
+    assert (code, error) == (2, "etl.py: error: Spark knows no catalog lake: spark.sql.catalog.lake is not set")

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ import oracle
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from lakes import some_of_sample
+from lakes import CATALOG, some_of_sample, tables_of
 from s3 import Request
-from yarn_cluster import Cluster, Submitted, running_cluster
+from yarn_cluster import Cluster, Submitted, fetch_jars, running_cluster
 
+import laptop
 from emr.__main__ import parse
 from emr.request import make_plan
 
@@ -36,7 +37,7 @@ RIGHTS = {
 }  # fmt: skip
 ABORT = ("s3:AbortMultipartUpload", "lakes")  # nothing is open when old files go
 Inputs = dict[str, tuple[str, oracle.Lake]]  # where each lies, and the tables that come of it
-Submit = Callable[[str, str, str, Path], Submitted]
+Submit = Callable[..., Submitted]
 KillAt = Callable[[bool, int, str, str], list[str]]
 
 
@@ -79,7 +80,9 @@ def submit(cluster: Cluster, inputs: Inputs, request_of_emr: dict[str, Any]) -> 
     asked = itertools.pairwise(request_of_emr["Steps"][0]["HadoopJarStep"]["Args"])
     settings = [word for pair in asked if pair[0] == "--conf" for word in pair]
 
-    def run(mode: str, source: str, prefix: str, folder: Path) -> Submitted:
+    def run(
+        mode: str, source: str, prefix: str, folder: Path, more: Sequence[object] = (), *options: object
+    ) -> Submitted:
         for name in ("code", "config", "elsewhere"):
             (folder / name).mkdir()
         shutil.copy(ROOT / "etl.py", folder / "code")
@@ -87,7 +90,7 @@ def submit(cluster: Cluster, inputs: Inputs, request_of_emr: dict[str, Any]) -> 
         paths = f"INPUT_DATA = {inputs[source][0]}\nOUTPUT_DATA = s3a://lakes/{prefix}"
         config.write_text(f"[PATHS]\n{paths}\n[LIMITS]\nMAX_REJECTED = 0.5\n")
         conf, named = (settings, ["--config", "dl.cfg"]) if mode == "cluster" else ([], [])
-        words: list[str | Path] = [*conf, "--files", config, folder / "code" / "etl.py", *named, "--verbose"]
+        words = [*conf, *more, "--files", config, folder / "code" / "etl.py", *named, "--verbose", *options]
         return cluster.submit(mode, *words, cwd=folder / "elsewhere")
 
     return run
@@ -189,6 +192,18 @@ def test_cluster_mode_as_the_launcher_asks_replaces_the_lake(
     assert drivers == len(drivers) * [["pyspark"]]  # neither boto3 nor pandas nor pyarrow
     assert len(drivers) >= 2
     assert [path.parts[-4] for path in cluster.masters(run.application)] == ["node0"]  # the one with the label CORE
+
+
+def test_cluster_mode_writes_iceberg_tables_of_a_catalog_given_by_conf(
+    submit: Submit, inputs: Inputs, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    jars = ",".join(map(str, fetch_jars(laptop.ICEBERG, pytestconfig.cache.mkdir("yarn-jars")).iterdir()))
+    catalog = {"": "org.apache.iceberg.spark.SparkCatalog", ".type": "hadoop", ".warehouse": f"file:{tmp_path}/lake"}
+    conf = [word for key, value in catalog.items() for word in ("--conf", f"spark.sql.catalog.lake{key}={value}")]
+    options = ("--catalog", CATALOG, "--output", f"file:{tmp_path}/lake")
+    run = submit("cluster", "new", "unused", tmp_path, ["--jars", jars, *conf], *options)
+    assert run.exit_code == 0, run.output
+    assert tables_of(tmp_path / "lake") == inputs["new"][1].tables
 
 
 def test_a_killed_executor_is_replaced(
