@@ -364,7 +364,8 @@ def test_on_s3_the_tables_are_glues(sources: list[Path], expected: list[Night]) 
                 assert sorted((tuple(row.values()) for row in found), key=lambda row: row[0]) == rows
         [program] = re.findall("```python\n(from pyiceberg.*?)```", DOC, re.S)
         program = program.replace("RUN", run_id) + "print(len(plays), len(last_night))"
-        printed = run_python(program, ROOT, AWS_DEFAULT_REGION="eu-west-1", **s3.environment)
+        place = {"PYICEBERG_CATALOG__GLUE__S3__ENDPOINT": s3.url, "PYICEBERG_CATALOG__GLUE__S3__REGION": "eu-west-1"}
+        printed = run_python(program, ROOT, AWS_DEFAULT_REGION="eu-west-1", **place, **s3.environment)
         november = [play for play in expected[1]["songplays"] if play[1].month == 11]
         assert printed == f"{len(november)} {len(expected[0]['songplays'])}\n"
         assert {key.split("/")[1] for key in s3.keys("songs", "lake/")} == {"sparkify"}
