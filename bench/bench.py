@@ -24,6 +24,7 @@ import urllib.request
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,10 @@ def run_job(source: str, target: str, *options: str, env: Mapping[str, str] | No
         told = json.loads(report.read_text())
     run.net, run.steps = told["seconds"], told["steps"]
     return run
+
+
+def run_as(options: Collection[str], source: str, target: str) -> Run:
+    return run_job(source, target, *options)
 
 
 def run_rival(name: str, source: str, target: str, env: Mapping[str, str] | None = None) -> Run:
@@ -451,6 +456,31 @@ def events(scale: float) -> tuple[Runs, list[Figure]]:
     ]
 
 
+def iceberg(scale: float) -> tuple[Runs, list[Figure]]:
+    """Iceberg tables beside folders of parquet, on local disk: the full shape, and 2 million events."""
+    shapes = {
+        "full shape": make_data(FULL_SONGS * scale, FULL_EVENTS),
+        "2 million events": make_data(FEW_SONGS, 2_000_000 * scale),
+    }
+    kinds = {"folders": (), "iceberg": ("--catalog", "lake.sparkify")}
+    runs = side_by_side(
+        {
+            f"{kind}, {shape}": into_fresh_lake(partial(run_as, options, data))
+            for shape, data in shapes.items()
+            for kind, options in kinds.items()
+        }
+    )
+    return runs, [
+        Figure(
+            f"{shape}, Iceberg against folders",
+            ratios(runs[f"iceberg, {shape}"], runs[f"folders, {shape}"], whole),
+            1.2,
+            at_most=True,
+        )
+        for shape in shapes
+    ]
+
+
 def growth(scale: float) -> tuple[Runs, list[Figure]]:
     """From 1 to 10 million events on local disk: the job's time and memory."""
     few, many = (make_data(FEW_SONGS, size * scale) for size in (1_000_000, 10_000_000))
@@ -513,7 +543,7 @@ PARTS: dict[str, tuple[Part, float]] = {
     "events": (events, 0.02),
     "growth": (growth, 0.01),
 }
-ONLY_ALONE: dict[str, tuple[Part, float]] = {"cold": (cold, 1), "proxy": (proxy, 1)}
+ONLY_ALONE: dict[str, tuple[Part, float]] = {"iceberg": (iceberg, 1), "cold": (cold, 1), "proxy": (proxy, 1)}
 
 
 # Results

@@ -342,6 +342,9 @@ def test_queries_by_month_and_by_time_skip_files_that_are_sorted(spark: SparkSes
 
 # Glue and S3
 
+# Of the lake, for two nights. PUT: each table's data files, and of metadata 5 files a table when it is made.
+REQUESTS = ({}, {})
+
 
 def test_on_s3_the_tables_are_glues(sources: list[Path], expected: list[Night]) -> None:
     with S3Server() as s3:
@@ -350,6 +353,9 @@ def test_on_s3_the_tables_are_glues(sources: list[Path], expected: list[Night]) 
         for number, source in enumerate(sources):
             done = run_etl("--input", source, *options, f"s3a://songs/r{number}.json", **s3.environment)
             assert done.stderr == ""
+            asked = Counter(request.verb for request in s3.requests if request.bucket == "songs" and "lake" in request.key + str(request.query))
+            s3.requests.clear()
+            print("ASKED", number, dict(asked))
         run_id = json.loads(s3.client.get_object(Bucket="songs", Key="r0.json")["Body"].read())["run_id"]
         client = {"region": "eu-west-1", "access-key-id": KEYS["AWS_ACCESS_KEY_ID"], "endpoint": s3.url}
         client["secret-access-key"] = KEYS["AWS_SECRET_ACCESS_KEY"]
