@@ -253,10 +253,12 @@ def spark_engine(lake: str, config: str | None = None, catalog: str | None = Non
         spark.stop()
 
 
-def configured_lake(config: str | None) -> str:
+def configured_lake(config: str | None) -> tuple[str, str | None]:
+    """The output and, where it has one, the catalog of dl.cfg."""
     path = etl.find_config(config, None)
-    output = etl.read_config(path)["PATHS"]["OUTPUT_DATA"]
-    return etl.to_uri(output, os.path.dirname(path or f"{os.getcwd()}/"))
+    found = etl.read_config(path)
+    uri = etl.to_uri(found["PATHS"]["OUTPUT_DATA"], os.path.dirname(path or f"{os.getcwd()}/"))
+    return uri, found["LAKE"]["CATALOG"] or None
 
 
 def as_text(value: Any) -> str:
@@ -267,14 +269,16 @@ def as_text(value: Any) -> str:
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Callable[..., int]) -> int:
     """Adds the options that say which lake, does the work on it, and returns the exit code."""
-    parser.add_argument("--lake", metavar="URI", help="what etl.py's --output was (default: OUTPUT_DATA of dl.cfg)")
-    parser.add_argument("--catalog", metavar="NAME", help="what etl.py's --catalog was (Spark cannot tell by itself)")
+    parser.add_argument("--lake", metavar="URI", help="what etl.py's --output was (default: that of dl.cfg)")
+    parser.add_argument("--catalog", metavar="NAME", help="what etl.py's --catalog was (Spark cannot tell from --lake)")
     parser.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="default: duckdb")
     parser.add_argument("--config", metavar="FILE", help="etl.py's configuration (default: dl.cfg)")
     options = parser.parse_args(argv)
     engine = {"duckdb": duckdb_engine, "spark": spark_engine}[options.engine]
     try:
-        options.lake = options.lake or configured_lake(options.config)
+        if not options.lake:
+            options.lake, catalog = configured_lake(options.config)
+            options.catalog = catalog if options.catalog is None else options.catalog
         with engine(options.lake, options.config, options.catalog) as query:
             return work(query, options)
     except Exception as error:
