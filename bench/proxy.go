@@ -1,6 +1,7 @@
-// A reverse proxy in front of the benchmark's S3 server: counts what arrives and delays each answer.
+// A reverse proxy in front of the benchmark's S3 server and Glue: counts what arrives and delays each answer.
 //
-//	proxy SOCKET    listens on a free port of 127.0.0.1, prints it, and forwards to the unix socket
+//	proxy SOCKET GLUE    listens on a free port of 127.0.0.1, prints it, and forwards to the unix socket what is for S3
+//	                     and to the host:port what is for Glue, counted as bucket "glue"
 //
 // GET /__counts__ answers {"bucket": {"GET": 1, ...}}; POST /__counts__?ms=25 sets the delay and starts from zero.
 package main
@@ -48,9 +49,16 @@ func kind(r *http.Request, key string) string {
 	return r.Method
 }
 
+func isForGlue(r *http.Request) bool {
+	return strings.HasPrefix(r.Header.Get("X-Amz-Target"), "AWSGlue.")
+}
+
 func count(r *http.Request) time.Duration {
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	name := kind(r, key)
+	if isForGlue(r) {
+		bucket, name = "glue", strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "AWSGlue.")
+	}
 	lock.Lock()
 	defer lock.Unlock()
 	if counts[bucket] == nil {
@@ -76,18 +84,24 @@ func control(w http.ResponseWriter, r *http.Request) {
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		log.Fatal("usage: proxy SOCKET")
+	if len(os.Args) != 3 {
+		log.Fatal("usage: proxy SOCKET GLUE")
 	}
-	socket := os.Args[1]
+	socket, glue := os.Args[1], os.Args[2]
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			// The signature covers the Host header: it stays the client's.
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", r.In.Host
+			if isForGlue(r.In) {
+				r.Out.URL.Host = glue
+			}
 			r.Out.Header.Del("Expect")
 		},
 		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+				if address == glue {
+					return (&net.Dialer{}).DialContext(ctx, "tcp", glue)
+				}
 				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 			},
 			MaxIdleConnsPerHost: 256,
