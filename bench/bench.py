@@ -11,6 +11,7 @@ folder says what each part and figure means.
 import argparse
 import http.client
 import json
+import logging
 import os
 import platform
 import shutil
@@ -317,6 +318,7 @@ class S3:
             if self.server.poll() is not None:
                 raise Skipped("the S3 server does not start here")
             time.sleep(0.05)
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
         catalog = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         catalog.start()
         stack.callback(catalog.stop)
