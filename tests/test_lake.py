@@ -150,10 +150,8 @@ def test_a_lock_is_renewed_until_the_run_ends_or_another_takes_over(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(etl, "HEARTBEAT_SECONDS", 0.01)
-    lake, application = (
-        etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a"),
-        spark.sparkContext.applicationId,
-    )
+    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    application = spark.sparkContext.applicationId
     tmp_path.joinpath("lake").mkdir()
     of_its_own = tmp_path / "lake" / f"_lock-run-b,elsewhere,1,2,{application}"  # of an attempt before, on YARN
     of_its_own.touch()
