@@ -25,13 +25,15 @@ import contextlib
 import os
 import signal
 
+PROCESS = os.getpid()
+INTERRUPTED = b"etl.py: error: interrupted; each table is whole, and the next run removes what this one has left\n"
+
 
 def interrupt(*_: object) -> None:
     """Ends the process at once, whatever it waits for: what a run has left at any moment is no harm to the next."""
-    with contextlib.suppress(OSError):  # nobody may listen
-        os.write(
-            2, b"etl.py: error: interrupted; each table is whole, and the next run removes what this one has left\n"
-        )
+    if os.getpid() == PROCESS:  # PySpark's child, until it has become Java, is interrupted too
+        with contextlib.suppress(OSError):  # nobody may listen
+            os.write(2, INTERRUPTED)
     os._exit(130)
 
 

@@ -293,6 +293,12 @@ def test_an_interruption_that_nobody_hears_ends_it_all_the_same() -> None:
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 130
 
 
+def test_the_child_that_becomes_java_does_not_tell_of_an_interruption_too() -> None:
+    program = "import os, etl; child = os.fork(); child and os.waitpid(child, 0); etl.interrupt()"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert_one_line(result.stderr, "interrupted")
+
+
 def test_importing_it_does_nothing(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys; before = dict(os.environ), signal.getsignal(signal.SIGTERM); import etl, laptop\n"
