@@ -73,11 +73,22 @@ def turn_a_play_into_another_page(rows: Rows) -> None:
     rows["log"][2] = EVENTS[2] | {"page": "Home"}
 
 
+def repeat_a_play_in_place_of_another(rows: Rows) -> None:
+    rows["songplays"][1] = rows["songplays"][0]
+
+
+def clear_a_time_everywhere(rows: Rows) -> None:
+    clear("time")(rows)
+    rows["songplays"][0] = rows["songplays"][0] | {"start_time": None}
+
+
 MISSING = "keys that songplays or the log refers to are missing"
 BROKEN: dict[str, tuple[Plant, str]] = {
     **{f"a key of {name} twice": (repeat(name), f"{name}: 1 keys that are not unique, for example {key}") for name, key in FIRST_KEYS.items()},
     **{f"a null key in {name}": (clear(name), f"{name}: 1 null keys, for example None") for name in FIRST_KEYS},
     **{f"a key missing in {name}": (lose(name), f"{name}: 1 {MISSING}, for example {key}") for name, key in FIRST_KEYS.items()},
+    "a play in place of another": (repeat_a_play_in_place_of_another, f"songplays: 1 keys that are not unique, for example {IDS[0]}"),
+    "a time that is null everywhere": (clear_a_time_everywhere, "time: 1 null keys, for example None"),
     "a play that is not in the log": (add_plays("f" * 32), f"songplays: 1 plays that are not in the log, for example {'f' * 32}"),
     "a play of another page": (turn_a_play_into_another_page, f"songplays: 1 plays that are not in the log, for example {IDS[2]}"),
     "more than three": (add_plays("z4", "z3", "z2", "z1"), "songplays: 4 plays that are not in the log, for example z1, z2, z3"),

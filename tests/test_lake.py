@@ -118,6 +118,21 @@ def test_a_run_that_fails_takes_back_its_own_files_and_no_others(
         assert left == before
 
 
+def test_the_rows_that_were_checked_are_written_and_not_computed_again(
+    spark: SparkSession, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrange, kept = etl.arrange, {}
+
+    def watched(name: str, table: DataFrame, partitions: tuple[str, ...]) -> DataFrame:
+        arranged = arrange(name, table, partitions)
+        kept[name] = table.storageLevel.useMemory
+        return arranged
+
+    monkeypatch.setattr(etl, "arrange", watched)
+    run(spark, small, tmp_path / "lake")
+    assert {name for name, is_kept in kept.items() if is_kept} == set(etl.TABLES)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_session_that_was_there_before_is_left_as_it_was(
     spark: SparkSession, small: Path, lake: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
