@@ -315,8 +315,8 @@ def build_time(songplays: DataFrame) -> DataFrame:
 def is_one_object(line: str) -> Column:
     """True where a line holds a JSON object and nothing else, as long as that object itself is not broken.
 
-    Spark's parser stops at the end of the first object. A line that starts with a brace, and has no closing brace before
-    its last byte, has nothing beyond that object: this sees to nearly all lines, in an eighth of the time of parsing.
+    Spark's parser stops at the end of the first object. A line that starts with a brace, with no closing brace before
+    its last byte, has nothing beyond that object: this sees to nearly all lines, in a sixth of the time of parsing.
     Any other line is wrapped, before a key that is longer than the line: so the line can't hold that key itself.
     Where the wrapping has this key and no third, the line stands between its brackets whole.
     """
