@@ -262,7 +262,7 @@ def build_songplays(log_rows: DataFrame, song_rows: DataFrame) -> DataFrame:
     """
     plays = (
         log_rows.filter(F.col("page") == PLAY_PAGE)
-        .repartition(*PLAY_KEY)
+        .repartition(*PLAY_KEY)  # copies are rare: to look for them before the shuffle too would sort all plays twice
         .groupBy(*PLAY_KEY)
         .agg(F.min(F.struct(*PLAY_FIELDS)).alias("play"))
         .select(*PLAY_KEY, "play.*")
