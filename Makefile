@@ -48,10 +48,10 @@ clean: ## remove what make made
 
 java:
 	@found=$$("$${JAVA_HOME:+$$JAVA_HOME/bin/}java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p'); \
-	if [ "$${found:-0}" -ge 17 ]; then exit 0; \
+	if [ "$${found:-0}" -ge 17 ] && [ "$$found" -lt 24 ]; then exit 0; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && apt-get install -qq -y --no-install-recommends $(JRE) >/dev/null; \
-	else echo "Java 17 or newer is needed: install it (Debian, Ubuntu: sudo apt-get install $(JRE))"; exit 1; fi
+	else echo "Java 17 or 21 is needed: install it (Debian, Ubuntu: sudo apt-get install $(JRE))"; exit 1; fi
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

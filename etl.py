@@ -37,8 +37,9 @@ def interrupt(*_: object) -> None:
     os._exit(130)
 
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, interrupt)  # before the other imports, which take a second
+if __name__ == "__main__":  # before the other imports, which take a second
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
 
 import argparse
 import configparser
@@ -61,7 +62,7 @@ from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from pyspark import SparkFiles
-from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -334,7 +335,7 @@ def read_lines(spark: SparkSession, folder: str) -> DataFrame:
     """The lines of all JSON files below a folder: `value` and `source_file`. Blank lines are none."""
     return (
         spark.read.option("recursiveFileLookup", True)
-        .option("pathGlobFilter", "*.{json,json.gz}")
+        .option("pathGlobFilter", "[^._]*.{json,json.gz}")
         .text(literal(folder))
         .filter(F.col("value").startswith("{") | F.col("value").rlike(r"\S"))
         .select("value", F.col("_metadata.file_path").alias("source_file"))
@@ -415,9 +416,9 @@ def has_just_the_keys(key: str, table: DataFrame, referring: DataFrame) -> bool:
     return table.select(hashed).agg(*totals).unionAll(used.agg(*totals)).distinct().count() == 1
 
 
-def tally(name: str, table: DataFrame, referring: DataFrame, as_key: Callable[[Column], Column]) -> DataFrame:
-    """One row per key of a table: name, key, stored, used."""
-    key = F.when(F.col(KEYS[name]).isNotNull(), as_key(F.col(KEYS[name]))).alias("key")
+def tally(name: str, table: DataFrame, referring: DataFrame) -> DataFrame:
+    """One row per key of a table: name, key as text, stored, used."""
+    key = F.col(KEYS[name]).cast("string").alias("key")
     stored = table.select(key, F.lit(1).alias("stored"), F.lit(0).alias("used"))
     used = referring.select(key, F.lit(0), F.lit(1)).filter("key IS NOT NULL")  # a play may have no song
     counts = stored.unionAll(used).groupBy("key").agg(F.sum("stored").alias("stored"), F.sum("used").alias("used"))
@@ -431,20 +432,13 @@ def check_tables(tables: dict[str, DataFrame], log_rows: DataFrame) -> None:
     """
     plays = log_rows.filter(F.col("page") == PLAY_PAGE).select(songplay_id().alias("songplay_id"))
     referring = dict.fromkeys(DIMENSIONS, tables["songplays"]) | {"songplays": plays}
-    counts = [F.count_if(F.expr(is_broken)).alias(rule) for rule, is_broken in RULES.items()]
     sound = {name for name in ("time", "songplays") if has_just_the_keys(KEYS[name], tables[name], referring[name])}
-
-    def keys(as_key: Callable[[Column], Column]) -> DataFrame:
-        return reduce(DataFrame.unionAll, (tally(n, tables[n], referring[n], as_key) for n in tables if n not in sound))
-
-    # Hashes take half the time of the keys, which decide where two of them may have one
-    if not any(sum(row[1:]) for row in keys(F.xxhash64).groupBy("name").agg(*counts).collect()):
-        return
-    by_text = keys(lambda key: key.cast("string"))
-    for row in by_text.groupBy("name").agg(*counts).orderBy("name").collect():
+    keys = reduce(DataFrame.unionAll, (tally(n, tables[n], referring[n]) for n in tables if n not in sound))
+    counts = [F.count_if(F.expr(is_broken)).alias(rule) for rule, is_broken in RULES.items()]
+    for row in keys.groupBy("name").agg(*counts).orderBy("name").collect():
         for rule, is_broken in RULES.items():
             if row[rule]:
-                found = by_text.filter(F.col("name") == row["name"]).filter(is_broken).orderBy("key").limit(3).collect()
+                found = keys.filter(F.col("name") == row["name"]).filter(is_broken).orderBy("key").limit(3).collect()
                 examples = ", ".join(str(example["key"]) for example in found)
                 raise JobError(f"check failed: {row['name']}: {row[rule]:,} {rule}, for example {examples}")
 
@@ -500,8 +494,8 @@ def arrange(name: str, table: DataFrame, partitions: tuple[str, ...]) -> DataFra
     by = f"({', '.join(partitions)})" if partitions else ""
     # By a view, for DataFrame.hint of Spark 3.5 takes no columns; one that stays, for Spark forgets what is kept of a
     # view that is dropped
-    table.createOrReplaceTempView(name)
-    spread = table.sparkSession.sql(f"SELECT /*+ REBALANCE{by} */ * FROM {name}")
+    table.createOrReplaceTempView(view := f"table_{name}")
+    spread = table.sparkSession.sql(f"SELECT /*+ REBALANCE{by} */ * FROM {view}")
     if set(partitions) - {"year", "month"}:  # maybe thousands of small folders, which one task would write for hours
         folders = F.size(F.collect_set(F.struct(*partitions)))
         rows, number = table.agg(F.count("*"), folders).first() or (0, 0)
@@ -632,22 +626,17 @@ class Lake:
         return {**sizes, **seconds, "strangers": [file for file in before if not write_id(file)]}
 
     def _append(self, name: str, table: DataFrame) -> int:
-        """Appends the rows to a table; how many they are."""
-        if name == REJECTED and table.isEmpty():
-            return 0
-        partitions = self.partitions.get(name, ())
-        rows = self._write(name, arrange(name, table, partitions), partitions)
-        if not rows and partitions:  # an empty table is a file with its columns, so that readers find them
-            self._write(name, table.coalesce(1), ())
-        return rows
-
-    def _write(self, name: str, table: DataFrame, partitions: tuple[str, ...]) -> int:
-        path, written = self._path(name).toString(), Observation()
-        writer = table.observe(written, F.count(F.lit(1)).alias("rows")).write.mode("append").partitionBy(*partitions)
+        """Appends the rows to a table; how many they are. No rows are one file, so that readers find the columns."""
+        rows, path = table.count(), self._path(name).toString()
+        partitions = self.partitions.get(name, ()) if rows else ()
+        writer = arrange(name, table, partitions).write.mode("append").partitionBy(*partitions)
         writer = writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", False)
         writer = writer.option("mapreduce.output.basename", f"part-{self.run_id}")  # Spark 3.5 does not know it
-        writer.json(path) if name == REJECTED else writer.parquet(path)
-        return int(written.get["rows"])
+        if name != REJECTED:
+            writer.parquet(path)
+        elif rows:
+            writer.json(path)
+        return rows
 
     def _new_files(self, name: str, before: dict[str, int]) -> dict[str, int]:
         """The files of this run's write, with their sizes: those with its id, or where none has one, the new write's.
@@ -756,6 +745,8 @@ class IcebergLake:
         except Exception as error:
             done = ", ".join(self.published)
             state = f"{done} hold this run's rows, the other tables another's; run it again" if done else ""
+            if len(self.published) == len(self.names):
+                state = "the lake holds this run's rows, its old files are not all removed"
             raise JobError(explain(error), state or "the lake is unchanged") from error
 
     def _load(self, name: str) -> None:
@@ -790,9 +781,8 @@ class IcebergLake:
 
     def _write(self, name: str, frame: DataFrame) -> dict[str, Any]:
         """Writes a table's rows as a snapshot that is not current."""
-        started, partitions, written = time.monotonic(), self.settings.partitions.get(name, ()), Observation()
-        rows = arrange(name, frame, partitions).observe(written, F.count(F.lit(1)).alias("rows"))
-        writer = rows.to(TABLES.get(name, frame.schema)).writeTo(self.names[name])
+        started, partitions, rows = time.monotonic(), self.settings.partitions.get(name, ()), frame.count()
+        writer = arrange(name, frame, partitions).to(TABLES.get(name, frame.schema)).writeTo(self.names[name])
         writer = writer.option("snapshot-property.run-id", self.run_id)
         writer = writer.option("use-table-distribution-and-ordering", False).option("fanout-enabled", False)
         try:
@@ -812,8 +802,8 @@ class IcebergLake:
             self.tables[name].refresh()
             new = next(each for each in self.tables[name].snapshots() if each.summary().get("run-id") == self.run_id)
             found = self.spark.read.option("snapshot-id", new.snapshotId()).table(self.names[name]).count()
-            if found != written.get["rows"]:
-                raise JobError(f"it has {found:,} rows after the write instead of {written.get['rows']:,}")
+            if found != rows:
+                raise JobError(f"it has {found:,} rows after the write instead of {rows:,}")
         except Exception as error:
             raise JobError(f"cannot write {self.names[name]}: {explain(error)}") from error
         files, size = (int(new.summary().get(key) or 0) for key in ("added-data-files", "added-files-size"))
@@ -879,7 +869,8 @@ def new_session(spark: SparkSession, conf: dict[str, str]) -> SparkSession:
     session = spark.newSession()
     catalogs = [row["key"] for row in spark.sql("SET").collect() if row["key"].startswith("spark.sql.catalog.")]
     for key, value in ({key: str(spark.conf.get(key)) for key in catalogs} | conf).items():
-        session.conf.set(key, value)
+        if session.conf.get(key, None) != value:  # a static one is there already, and must not be set
+            session.conf.set(key, value)
     return session
 
 
@@ -938,9 +929,11 @@ def count_lines(folder: str, rows: DataFrame, max_rejected: float) -> dict[str, 
 
 
 def say(text: str) -> None:
-    """Prints a line; a reader that has gone away is no reason to stop."""
+    """Prints a line; a reader that has gone away, or one who has no letter for it, is no reason to stop."""
     try:
         print(text, flush=True)
+    except UnicodeEncodeError:
+        print(ascii(text), flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
@@ -992,19 +985,11 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = sa
             ]
             published = lake.publish({REJECTED: reduce(DataFrame.unionAll, rejected)} | tables)
             step("write", f"wrote {sum(table['files'] for table in published.values()):,} files to {settings.output}")
-    return {
-        "run_id": run_id,
-        "state": "done",
-        "input": settings.input,
-        "output": settings.output,
-        "catalog": settings.catalog,
-        "seconds": time.monotonic() - started,
-        "steps": steps,
-        "inputs": inputs,
-        "strangers": [file for table in published.values() for file in table.pop("strangers")],
-        "tables": published,
-        "matched_share": matched / plays if plays else None,
-    }
+    where = {"input": settings.input, "output": settings.output, "catalog": settings.catalog}
+    report = {"run_id": run_id, "state": "done", **where, "seconds": time.monotonic() - started, "steps": steps}
+    strangers = [file for table in published.values() for file in table.pop("strangers")]
+    share = matched / plays if plays else None
+    return report | {"inputs": inputs, "strangers": strangers, "tables": published, "matched_share": share}
 
 
 # --- Configuration: command line over dl.cfg over defaults -----------------------------------------------------------
@@ -1069,8 +1054,8 @@ def read_config(path: str | None) -> dict[str, dict[str, str]]:
             place = f"{path}: {key} in [{section}]"
             if key not in DEFAULTS[section]:
                 raise ConfigError(f"{path}: unknown key {key} in [{section}]; known are {', '.join(DEFAULTS[section])}")
-            if value[:1] in ("'", '"') or re.search(r"\s[#;]", value):
-                raise ConfigError(f"{place} has quotes around it or a comment behind; take them away")
+            if value[:1] in ("'", '"') or re.search(r"\s[#;]|\n", value):
+                raise ConfigError(f"{place} has quotes, a comment behind it or an indented line below; take them away")
             if not value and section == "PATHS":
                 raise ConfigError(f"{place} is empty")
     return config
@@ -1110,26 +1095,19 @@ def make_settings(options: argparse.Namespace, spark: SparkSession | None = None
     path = find_config(options.config, spark)
     config, here = read_config(path), os.getcwd()
     say(f"configuration: {path or 'defaults, for there is no dl.cfg'}")
-    source, output = (
-        to_uri(given, here, spark)
-        if given
-        else to_uri(config["PATHS"][key], os.path.dirname(path or f"{here}/"), spark)
-        for given, key in ((options.input, "INPUT_DATA"), (options.output, "OUTPUT_DATA"))
-    )
+    beside = os.path.dirname(path) if path else here
+    source = to_uri(options.input or config["PATHS"]["INPUT_DATA"], here if options.input else beside, spark)
+    output = to_uri(options.output or config["PATHS"]["OUTPUT_DATA"], here if options.output else beside, spark)
     report = options.report and to_uri(options.report, here, spark)
-    paths = (
-        os.path.realpath(uri[7:]) if uri.startswith("file://") else uri for uri in (source, output, report or "none")
-    )
-    places = [os.path.join(re.sub("^s3[an]?://", "s3://", path), "") for path in paths]
+    uris = [re.sub("^s3[an]?://", "s3://", uri) for uri in (source, output, report or "none")]
+    places = [os.path.join(os.path.realpath(uri[7:]) if uri.startswith("file://") else uri, "") for uri in uris]
     if places[0].startswith(places[1]) or places[1].startswith(places[0]):
         raise ConfigError(f"the output {output} and the input {source} lie inside one another; give separate folders")
     if places[2].startswith((places[0], *(f"{places[1]}{name}/" for name in (*OUTPUTS, MARKER)))):
         raise ConfigError(f"the report {report} would lie among the files of the input or of a table")
-    limit = options.max_rejected if options.max_rejected is not None else config["LIMITS"]["MAX_REJECTED"]
-    try:
+    limit, max_rejected = options.max_rejected or config["LIMITS"]["MAX_REJECTED"], -1.0
+    with contextlib.suppress(ValueError):
         max_rejected = float(limit)
-    except ValueError:
-        max_rejected = -1
     if not 0 <= max_rejected <= 1:
         raise ConfigError(f"MAX_REJECTED is {limit!r}; give a share of the lines from 0 to 1")
     partitions = {name.lower(): to_partitions(name.lower(), text) for name, text in config["PARTITIONS"].items()}
@@ -1148,7 +1126,7 @@ def explain(error: BaseException | None) -> str:
     """One line that says what went wrong, out of the hundred that Spark and Py4J say."""
     text = str(error)
     if hasattr(error, "exit_code"):
-        return text
+        return " ".join(text.split("\n"))
     if isinstance(error, ConnectionError) or type(error).__name__ == "Py4JNetworkError":
         return "Spark's JVM has ended"
     causes = re.findall(r"Connect to \S+ .*failed: .*", text)  # their own cause does not name the server
@@ -1210,11 +1188,13 @@ def start(options: argparse.Namespace, shared: SparkSession | None) -> tuple[Spa
         spark = shared or in_thread(SparkSession.builder.getOrCreate)
         return spark, make_settings(options, spark)
     settings = make_settings(options)
+    if shared:
+        return shared, settings
     if not importlib.util.find_spec("laptop"):
         raise ConfigError("laptop.py is not beside etl.py; without it, spark-submit runs the job")
     import laptop
 
-    return shared or in_thread(lambda: laptop.create_session(settings, options.verbose)), settings
+    return in_thread(lambda: laptop.create_session(settings, options.verbose)), settings
 
 
 def in_thread(work: Callable[[], SparkSession]) -> SparkSession:
@@ -1270,5 +1250,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, interrupt)
     sys.exit(main())

@@ -68,7 +68,7 @@ class Run:
 
     seconds: float  # the whole process
     net: float  # as the program says, without its session's start
-    peak_mb: int  # the largest resident size of the process and all its children together
+    peak_mb: int  # the most memory of the process and all its children together, a page that two share counted once
     cpu: float  # processor seconds of the same
     steps: dict[str, float] = field(default_factory=dict)
     files: int = 0  # the lake's data files, as the job reports them
@@ -122,7 +122,8 @@ def execute(command: list[str], env: Mapping[str, str] | None = None) -> tuple[R
                         resident += process.memory_info().rss
                         times = process.cpu_times()
                         cpu[process.pid] = times.user + times.system
-                peak = max(peak, resident)
+                    if resident > peak:  # only then, for it takes the kernel some ms for each GB
+                        peak = max(peak, sum(process.memory_full_info().pss for process in tree))
                 time.sleep(0.2)
         finally:  # also where the benchmark itself is stopped
             for process in tree:

@@ -143,6 +143,7 @@ WRONG: dict[str, tuple[str | bytes, list[str]]] = {
     "quotes around a URI": ("[PATHS]\nOUTPUT_DATA = 's3a://bucket/lake'\n", ["OUTPUT_DATA", "quotes"]),
     "comment behind a path": ("[PATHS]\nOUTPUT_DATA = lake  # mine\n", ["OUTPUT_DATA", "comment"]),
     "comment behind columns": ("[PARTITIONS]\nSONGS = year ; all\n", ["SONGS", "comment"]),
+    "indented key": ("[PATHS]\nINPUT_DATA = data\n  OUTPUT_DATA = lake\n", ["INPUT_DATA", "indented"]),
     "quoted secret": (f'[AWS]\nAWS_SECRET_ACCESS_KEY = "{SECRET}"\n', ["AWS_SECRET_ACCESS_KEY", "quotes"]),
     "key twice": (f"{KEYS}AWS_SECRET_ACCESS_KEY = {SECRET}\n", ["line 5", "duplicate"]),
     "section twice": ("[AWS]\n[PATHS]\n[AWS]\n", ["line 3", "duplicate"]),

@@ -309,12 +309,13 @@ def test_two_runs_that_write_at_once_leave_all_rows_of_one_of_them(
         for barrier in both.values():
             barrier.abort()
 
-    expected = {name: set(rows) for name, rows in tables_of(lake).items()}
+    expected, before = {name: set(rows) for name, rows in tables_of(lake).items()}, contents_of(lake)
     monkeypatch.setattr(etl.Lake, "_append", append_together)
     monkeypatch.setattr(etl.Lake, "_refuse_others", lambda lake: None)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(2)))
     assert {name: set(rows) for name, rows in tables_of(lake).items()} == expected
+    assert contents_of(lake) != before
     monkeypatch.undo()
     run(spark, small, lake)
     assert tables_of(lake) == {name: sorted(rows) for name, rows in expected.items()}

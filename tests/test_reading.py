@@ -54,6 +54,7 @@ def test_json_and_gzipped_json_are_read_at_any_depth_and_other_files_are_left_al
     read = ["top.json", "a/b/c/d/deep.json", "a/zipped.json.gz", "year=2018/month=11/hive.json"]
     others = [
         "a.json.bak", "b.csv", "c.jsonl", "d.JSON", "e.txt", "json", "f.json.gz.tmp", "g.gz", ".hidden.json", "_draft.json",
+        "_metadata.json", "_common_metadata.json", "_a=b.json",
         "._a.json", ".DS_Store", "__MACOSX/a.json", "__MACOSX/deep/._a.json", "_temporary/0/a.json", ".git/a.json",
     ]  # fmt: skip
     for name in read:

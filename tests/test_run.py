@@ -229,29 +229,64 @@ def test_verbose_shows_the_trace(fail: Callable[..., str], tmp_path: Path) -> No
     assert error.startswith("etl.py: error: ")
 
 
+NEW_JAVA = "#!/bin/sh\necho 'java.lang.UnsupportedOperationException: getSubject is not supported' >&2\nexit 1\n"
+BAD_MASTER = (
+    "#!/bin/sh\necho 'org.apache.spark.SparkException: Could not parse Master URL' >&2\n"
+    "echo '\tat java.base/java.lang.Thread.run(Thread.java:840)' >&2\nexit 1\n"
+)
 OLD_JAVA = (
     "#!/bin/sh\necho 'Error: A JNI error has occurred' >&2\n"
     "echo 'Exception in thread \"main\" java.lang.UnsupportedClassVersionError: org/apache/spark/launcher/Main' >&2\nexit 1\n"
 )
 STARTS: dict[str, tuple[dict[str, str], int, list[str]]] = {
-    "no Java on the PATH": ({"PATH": "{folder}", "JAVA_HOME": ""}, 1, ["Java 17 or newer", "apt-get install"]),
-    "no Java in JAVA_HOME": ({"JAVA_HOME": "{folder}"}, 1, ["Java 17 or newer", "apt-get install", "{folder}"]),
-    "a Java that is too old": ({"JAVA_HOME": "{folder}/old"}, 1, ["Java 17 or newer", "older"]),
+    "no Java on the PATH": ({"PATH": "{folder}", "JAVA_HOME": ""}, 1, ["Java 17 or 21", "apt-get install"]),
+    "no Java in JAVA_HOME": ({"JAVA_HOME": "{folder}"}, 1, ["Java 17 or 21", "apt-get install", "{folder}"]),
+    "a Java that is too old": ({"JAVA_HOME": "{folder}/old"}, 1, ["Java 17 or 21", "older"]),
+    "a Java that is too new": ({"JAVA_HOME": "{folder}/new"}, 1, ["Java 17 or 21", "newer"]),
+    "a setting that Spark refuses": ({"JAVA_HOME": "{folder}/bad"}, 1, ["Spark did not start: org", "Could not parse Master URL"]),
     "arguments without pyspark-shell": ({"PYSPARK_SUBMIT_ARGS": "--driver-memory 1g"}, 2, ["PYSPARK_SUBMIT_ARGS", "pyspark-shell"]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("start", STARTS)
 def test_a_java_that_does_not_start(tmp_path: Path, start: str) -> None:
-    java = tmp_path / "old" / "bin" / "java"
-    java.parent.mkdir(parents=True)
-    java.write_text(OLD_JAVA)
-    java.chmod(0o755)
+    for name, program in {"old": OLD_JAVA, "new": NEW_JAVA, "bad": BAD_MASTER}.items():
+        java = tmp_path / name / "bin" / "java"
+        java.parent.mkdir(parents=True)
+        java.write_text(program)
+        java.chmod(0o755)
     environment, code, words = STARTS[start]
     given: dict[str, Any] = {name: value.format(folder=tmp_path) for name, value in environment.items()}
     done = run_etl("--output", tmp_path / "lake", check=False, **given)
     assert done.returncode == code
     assert_one_line(done.stderr, *(word.format(folder=tmp_path) for word in words))
+
+
+def test_an_error_is_one_line_whatever_the_program_behind_it_says() -> None:
+    assert etl.explain(etl.ConfigError("it said\nno\nand no")) == "it said no and no"
+
+
+def test_a_line_for_which_the_reader_has_no_letter_is_no_reason_to_stop(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    with open(1, "w", encoding="ascii", closefd=False) as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        etl.say("left alone: /lake/Mélodie")
+    assert capfdbinary.readouterr().out == b"'left alone: /lake/M\\xe9lodie'\n"
+
+
+def test_a_session_with_static_settings_of_a_catalog_can_be_had(spark: SparkSession) -> None:
+    """As with spark.sql.catalog.spark_catalog.defaultDatabase in spark-defaults.conf."""
+    key = "spark.sql.catalog.spark_catalog.defaultDatabase"
+    given: Any = spark._jsparkSession.sharedState().conf()
+    own: Any = spark._jsparkSession.sessionState().conf()
+    given.set(key, "default")
+    own.setConfString(key, "default")
+    try:
+        assert etl.new_session(spark, {}).conf.get(key) == "default"
+    finally:
+        given.remove(key)
+        own.unsetConf(key)
 
 
 def test_without_laptop_py_and_spark_submit_it_says_so(tmp_path: Path) -> None:

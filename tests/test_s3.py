@@ -161,6 +161,8 @@ for name in json.loads(os.environ["RUNS"]):
     output = f"s3a://begun-{'gone' if name == 'gone' else 'out'}/{name}"
     code = etl.main(["--input", "s3a://begun-in/" + name, "--output", output])
     print("exit", code, "of", name, flush=True)
+assert not hadoop.getPropsWithPrefix("yarn.")  # no class of S3A has brought back what slows down the reading
+assert hadoop.get("mapreduce.fileoutputcommitter.algorithm.version") == "1"  # whole tasks only
 """
 BEGUN = {  # what stands in its one line
     "two-keys": ["s3a://begun-in/two-keys/log_data/2018/a.json", "slashes"],

@@ -21,6 +21,7 @@ from harness import (
     on_disk,
     on_s3,
     plant_strangers,
+    read_table,
     run_ends_exact,
     s3_server,
 )
@@ -79,7 +80,7 @@ def test_killed_in_a_first_run(moments: list[str], nights: Nights, tmp_path: Pat
     place = on_disk(nights.new.folder, tmp_path)
     for moment in moments:
         killed_at(moment, place)
-        check_whole(place.look(), {name: type(rows)() for name, rows in nights.new.rows.items()})
+        assert all({*read_table(place.look(), name)} <= {*rows} for name, rows in nights.new.rows.items())
     plant_strangers(place.look())
     run_ends_exact(place, nights.new.rows)
 
