@@ -916,8 +916,10 @@ def list_files(spark: SparkSession, folder: str, rows: DataFrame) -> int:
 
 
 def count_lines(folder: str, rows: DataFrame, max_rejected: float) -> dict[str, int]:
-    """The lines and rejected lines of an input; JobError where too many are rejected."""
+    """The lines and rejected lines of an input; JobError where there are none, or too many are rejected."""
     lines, rejected = rows.select(F.count("*"), F.count("reason")).first() or (0, 0)
+    if not lines:
+        raise JobError(f"no line in any file below {folder}")
     if rejected > max_rejected * lines:
         examples = rows.filter(F.col("reason").isNotNull()).orderBy("source_file", "line").limit(3).collect()
         raise JobError(
@@ -1165,6 +1167,7 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="etl.py",
         description="Turns Sparkify's song and log JSON into a star schema of five parquet tables.",
+        allow_abbrev=False,
         epilog="Exit code: 0 done, 1 the job failed, 2 wrong usage or configuration, 130 interrupted.",
     )
     add = parser.add_argument

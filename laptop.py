@@ -323,7 +323,13 @@ def listed_bytes(client: Any, uri: str, folders: tuple[str, ...]) -> int:
 
 def bucket_conf(client: Any, bucket: str) -> dict[str, str]:
     """S3A's settings for a bucket's own region, and for an endpoint that is not AWS's usual one."""
-    headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
+    from botocore.exceptions import ClientError
+
+    try:
+        answer = client.head_bucket(Bucket=bucket)
+    except ClientError as error:  # who may list a prefix only is refused, and told the region all the same
+        answer = error.response
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
     conf = {f"fs.s3a.bucket.{bucket}.endpoint.region": headers.get("x-amz-bucket-region", client.meta.region_name)}
     if not AWS_ENDPOINT.fullmatch(client.meta.endpoint_url):
         conf |= {"fs.s3a.endpoint": client.meta.endpoint_url, "fs.s3a.path.style.access": "true"}

@@ -235,7 +235,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 # An empty value is not the default: "$UNSET" on a command line must not make the job go on with another folder
 WRONG_USAGE: dict[tuple[str, ...], str] = {
-    **{(word,): word for word in ("--inputs", "--nonsense", "data", "--report")},
+    **{(word,): word for word in ("--inputs", "--verb", "--nonsense", "data", "--report")},
     **{(f"--max-rejected={share}",): repr(share) for share in ("-1", "2", "1%", "nan", "a lot")},
     **{
         (f"--{option}", ""): f"--{option} is empty"

@@ -55,11 +55,20 @@ def nights(spark: SparkSession, sources: list[Path], tmp_path_factory: pytest.Te
     return SimpleNamespace(lake=lake, reports=[run(spark, source, lake, catalog=CATALOG) for source in sources])
 
 
+@pytest.fixture(scope="module")
+def first_night(spark: SparkSession, sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake of the first night, and beside it a copy."""
+    lake = tmp_path_factory.mktemp("first") / "lake"
+    run(spark, sources[0], lake, catalog=CATALOG)
+    shutil.copytree(lake, lake.with_name("copy"))
+    return lake
+
+
 @pytest.fixture
-def lake(spark: SparkSession, sources: list[Path], tmp_path: Path) -> Path:
-    """A lake of the first night, for a test to change: Iceberg's files name their places, so it can't be a copy."""
-    run(spark, sources[0], tmp_path / "lake", catalog=CATALOG)
-    return tmp_path / "lake"
+def lake(first_night: Path) -> Path:
+    """A lake of the first night, for a test to change: always at one place, for Iceberg's files name where they are."""
+    shutil.rmtree(first_night)
+    return Path(shutil.copytree(first_night.with_name("copy"), first_night))
 
 
 def session_on(spark: SparkSession, lake: Path) -> SparkSession:
@@ -73,10 +82,9 @@ def files_of(lake: Path) -> set[str]:
 
 
 def test_the_program_writes_the_sample_with_nothing_set_up(tmp_path: Path) -> None:
-    for _ in range(2):
-        done = run_etl("--output", tmp_path / "lake", "--catalog", CATALOG)
-        assert done.stderr == "" and done.stdout.splitlines()[5].split()[0] == "table"
-        assert tables_of(tmp_path / "lake") == oracle.read_lake(SAMPLE).tables
+    done = run_etl("--output", tmp_path / "lake", "--catalog", CATALOG)
+    assert done.stderr == "" and done.stdout.splitlines()[5].split()[0] == "table"
+    assert tables_of(tmp_path / "lake") == oracle.read_lake(SAMPLE).tables
 
 
 # Nights
@@ -181,27 +189,30 @@ def test_the_duckdb_program_of_the_docs(
 # Moments: kills and two runs at once
 
 
-@pytest.mark.parametrize("commits", [0, 2, 6])
-def test_a_run_killed_between_its_commits_leaves_each_table_of_one_night(
-    commits: int, spark: SparkSession, sources: list[Path], expected: list[Night], lake: Path
-) -> None:
-    program = f"""
-import os, signal, etl
+KILLED = """
+import os, signal, sys, etl
 commit, done = etl.IcebergLake._commit, []
 def commit_some(self, name, snapshot):
-    if len(done) == {commits}:
+    if len(done) == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     commit(self, name, snapshot)
     done.append(name)
 etl.IcebergLake._commit = commit_some
 etl.IcebergLake._clean = lambda self, name: os.kill(os.getpid(), signal.SIGKILL)
-etl.main(["--input", {str(sources[1])!r}, "--output", {str(lake)!r}, "--catalog", {CATALOG!r}])
+etl.main(sys.argv[2:])
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=600)
-    assert done.returncode == -signal.SIGKILL
-    found = tables_of(lake)
-    new = NAMES[:commits]
-    assert found == {name: expected[name in new][name] for name in etl.TABLES}
+
+
+def test_runs_killed_between_their_commits_leave_each_table_of_one_night(
+    spark: SparkSession, sources: list[Path], expected: list[Night], lake: Path
+) -> None:
+    """After two commits, and then after all of them, before the clean-up."""
+    options = ["--input", str(sources[1]), "--output", str(lake), "--catalog", CATALOG]
+    for commits in (2, len(NAMES)):
+        command = [sys.executable, "-c", KILLED, str(commits), *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=600)
+        assert done.returncode == -signal.SIGKILL
+        assert tables_of(lake) == {name: expected[name in NAMES[:commits]][name] for name in etl.TABLES}
     run(spark, sources[1], lake, catalog=CATALOG)
     assert tables_of(lake) == expected[1]
 

@@ -158,6 +158,7 @@ FAILURES: dict[str, tuple[str, str, int, str]] = {
     "no input": ("--input", "none", 1, "none"),
     "no song file": ("--input", "no-songs", 1, NO_FILE.format("{0}", "no-songs/song_data")),
     "no log file": ("--input", "no-logs", 1, NO_FILE.format("{0}", "no-logs/log_data")),
+    "no line in the logs": ("--input", "no-lines", 1, "no line in any file below file://{0}/no-lines/log_data"),
     "an output that is a file": ("--output", "a-file", 1, "{0}/a-file"),
     "a report that is a folder": ("--report", ".", 2, "--report"),
     "a report below a file": ("--report", "a-file/r.json", 2, "--report"),
@@ -173,6 +174,8 @@ def test_what_cannot_work_is_one_line_and_leaves_everything_as_it_was(
     for copy, empty in {"no-songs": "song_data", "no-logs": "log_data"}.items():
         shutil.copytree(small, tmp_path / copy)
         (tmp_path / copy / empty / "a.json").rename(tmp_path / copy / empty / "a.txt")
+    shutil.copytree(small, tmp_path / "no-lines")
+    (tmp_path / "no-lines" / "log_data" / "a.json").write_text("\n \n")
     before, paths = contents_of(tmp_path), {*tmp_path.rglob("*")}
     error = fail("--input", small, "--output", tmp_path / "lake", option, tmp_path / place, code=code)
     assert_one_line(error, words.format(tmp_path), tmp_path, "" if code == 2 else "; the lake is unchanged\n")

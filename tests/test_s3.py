@@ -17,6 +17,7 @@ from typing import Any
 
 import oracle
 import pytest
+from botocore.exceptions import ClientError
 from conftest import PLAY, SAMPLE, run_etl, run_python, write_lines, write_small
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -109,44 +110,25 @@ def test_s3_requests_do_not_rise(s3_run: Run) -> None:
     )
 
 
-def test_from_local_files_over_a_lake_on_s3(s3: S3Server, s3_run: Run, tmp_path: Path) -> None:
-    """Spelled s3://, with the keys of dl.cfg."""
-    source, config = some_of_sample(SAMPLE, tmp_path / "in"), tmp_path / "dl.cfg"
-    before, old = contents_of(source), {key for key in s3.keys("songs-out") if key != "_lake"}
-    aws = "".join(f"{key} = {value}\n" for key, value in (s3.environment | {"AWS_ACCESS_KEY_ID": "AKIACONFIG"}).items())
-    config.write_text(f"[AWS]\n{aws}[PATHS]\nINPUT_DATA = in\nOUTPUT_DATA = s3://songs-out/\n")
-    s3.requests.clear()
-    run_etl("--config", config, AWS_ACCESS_KEY_ID="AKIAENV", AWS_SECRET_ACCESS_KEY="other")
-    assert tables_of(s3.download("songs-out", "", tmp_path / "lake")) == oracle.read_lake(source).tables
-    assert {request.access_key for request in s3.requests} == {"AKIACONFIG"}
-    assert old and not old & set(s3.keys("songs-out"))
-    assert contents_of(source) == before
-
-
-def test_a_public_input_bucket_and_a_local_lake(s3: S3Server, tmp_path: Path) -> None:
-    """A profile's credentials that have no right to the bucket: it is read without any."""
-    source = write_small(tmp_path / "in")
+def test_a_public_input_bucket_a_local_lake_and_a_report_on_s3(s3: S3Server, tmp_path: Path) -> None:
+    """A profile's credentials that have no right to the input's bucket: it is read without any."""
+    source, lake = write_small(tmp_path / "in"), tmp_path / "lake"
     (tmp_path / "config").write_text("[profile me]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = secret\n")
     s3.make_bucket("public-songs", "us-west-2")
+    s3.make_bucket("far-reports", "ap-south-1")
     s3.upload(source, "public-songs", "raw", acl="public-read")
-    s3.before = lambda request: "AccessDenied" if request.authorization else None
+    s3.before = lambda request: "AccessDenied" if request.authorization and request.bucket == "public-songs" else None
     profile: dict[str, Any] = {
         "AWS_CONFIG_FILE": str(tmp_path / "config"),
         "AWS_PROFILE": "me",
         "AWS_ENDPOINT_URL": s3.url,
     }
-    run_etl("--input", "s3://public-songs/raw", "--output", tmp_path / "lake", **profile)
-    assert tables_of(tmp_path / "lake") == oracle.read_lake(source).tables
-    assert s3.requests[0].access_key == "AKIAPROFILE"
-    assert {request.authorization for request in s3.requests if request.key} == {""}
-
-
-def test_a_report_on_s3_of_local_files(s3: S3Server, tmp_path: Path) -> None:
-    s3.make_bucket("far-reports", "ap-south-1")
-    paths = ("--input", write_small(tmp_path / "in"), "--output", tmp_path / "lake")
-    run_etl(*paths, "--report", "s3://far-reports/r.json", **s3.environment)
+    run_etl("--input", "s3://public-songs/raw", "--output", lake, "--report", "s3://far-reports/r.json", **profile)
+    assert tables_of(lake) == oracle.read_lake(source).tables
+    asked = {(request.bucket, request.access_key) for request in s3.requests if request.key}
+    assert asked == {("public-songs", ""), ("far-reports", "AKIAPROFILE")}
     report = json.loads(s3.client.get_object(Bucket="far-reports", Key="r.json")["Body"].read())
-    assert (report["state"], report["output"]) == ("done", f"file://{tmp_path}/lake")
+    assert (report["state"], report["output"]) == ("done", f"file://{lake}")
 
 
 # What stops a run that has begun; in one session, which is at the buckets' place
@@ -307,6 +289,17 @@ def test_an_endpoint_that_is_not_awss_usual_one_is_used(url: str, is_given: bool
         meta=SimpleNamespace(endpoint_url=url, region_name="us-east-1"), head_bucket=lambda Bucket: answer
     )
     assert laptop.bucket_conf(client, "lake").get("fs.s3a.endpoint") == (url if is_given else None)
+
+
+def test_who_may_list_a_prefix_only_is_told_the_buckets_region() -> None:
+    answer: Any = {"Error": {}, "ResponseMetadata": {"HTTPHeaders": {"x-amz-bucket-region": "eu-west-1"}}}
+
+    def refuse(Bucket: str) -> None:
+        raise ClientError(answer, "HeadBucket")
+
+    client = SimpleNamespace(meta=SimpleNamespace(endpoint_url="https://s3.amazonaws.com"), head_bucket=refuse)
+    client.meta.region_name = "us-east-1"
+    assert laptop.bucket_conf(client, "lake") == {"fs.s3a.bucket.lake.endpoint.region": "eu-west-1"}
 
 
 def test_without_credentials_a_public_bucket_is_read(s3: S3Server) -> None:

@@ -22,6 +22,7 @@ from s3 import S3Server
 import etl
 
 KEY, SECRET, TOKEN = "AKIASECRETS", "%s-wJalrXUtn/FEMI%(x)s+K7", "%t-FwoGZXIvYXdzE%B2/+c="
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "other"}  # dl.cfg wins
 # The job as it is, but for the event log, which it leaves off outside a cluster, and all settings in what it prints.
 PROGRAM = """
 import sys, etl, laptop
@@ -51,7 +52,7 @@ def write_config(folder: Path, s3: S3Server) -> Path:
     path = folder / "dl.cfg"
     path.write_text(
         f"[AWS]\nAWS_ACCESS_KEY_ID = {KEY}\nAWS_SECRET_ACCESS_KEY = {SECRET}\nAWS_SESSION_TOKEN = {TOKEN}\nAWS_ENDPOINT_URL = {s3.url}\n"
-        "[PATHS]\nINPUT_DATA = in\nOUTPUT_DATA = s3a://secrets/lake\n"
+        "[PATHS]\nINPUT_DATA = in\nOUTPUT_DATA = s3://secrets/lake/\n"
     )
     return path
 
@@ -78,7 +79,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
         arguments += ("--catalog", request.param) if request.param else ()
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, f"file://{folder}/events", *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | ENVIRONMENT, start_new_session=True,
         )  # fmt: skip
 
         def watch() -> None:

@@ -230,6 +230,16 @@ def killed_at(moment: str, place: Place) -> None:
     with job(place, program, KILL=moment, PYTHONPATH=str(ROOT)) as running:
         code, errors = running.wait()
         assert code == -signal.SIGKILL, f"{moment} did not come: {errors}"
+        with contextlib.suppress(ProcessLookupError):  # until its JVM is dead too
+            for _ in range(6000):
+                os.killpg(running.process.pid, 0)
+                time.sleep(0.01)
+
+
+def run_in_session(spark: SparkSession, nights: Nights, lake: Path) -> None:
+    """Runs the job on tonight's input in this process, which ends in its own rows alone."""
+    report = run(spark, nights.new.folder, lake, max_rejected=0.5)
+    check_exact(lake, report["run_id"], nights.new.rows)
 
 
 def run_ends_exact(place: Place, rows: Rows, **environment: str) -> None:

@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT
 from harness import (
     Nights,
     Place,
-    check_exact,
     check_whole,
     job,
     make_nights,
     on_disk,
     run_ends_exact,
+    run_in_session,
 )
 from lakes import contents_of
 from pyspark.sql import SparkSession
 
+pytestmark = pytest.mark.usefixtures("interpreted")
 INTERRUPTED = "etl.py: error: interrupted; each table is whole, and the next run removes what this one has left"
 
 
@@ -53,12 +54,6 @@ def fails(fail: Callable[..., str], nights: Nights) -> Callable[..., str]:
         return line
 
     return run_and_fail
-
-
-def run_in_session(spark: SparkSession, nights: Nights, lake: Path) -> None:
-    """Runs the job on tonight's input in this process, which ends in its own rows alone."""
-    report = run(spark, nights.new.folder, lake, max_rejected=0.5)
-    check_exact(lake, report["run_id"], nights.new.rows)
 
 
 def test_a_second_run_is_refused_and_the_first_ends_at_a_signal(fails: Callable[..., str], place: Place) -> None:
