@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -32,7 +33,9 @@ PLAY: dict[str, Any] = {
     "artist": "Ann", "song": "One", "length": 1.5, "page": "NextSong", "ts": 1541105830796, "userId": "8",
     "sessionId": 139, "itemInSession": 0, "level": "free", "firstName": "Kay", "lastName": "X", "gender": "F",
 }  # fmt: skip
+IS_LAPTOPS = pyspark.__version__.startswith("4.0")  # the version for which laptop.py brings jars
 ICEBERG = laptop.ICEBERG if pyspark.__version__ > "4" else laptop.ICEBERG.replace("4.0_2.13", "3.5_2.12")
+PACKAGES = ",".join([ICEBERG, laptop.S3_CONF["spark.jars.packages"], laptop.ICEBERG_AWS] if IS_LAPTOPS else [ICEBERG])
 AWS_NAMES = [name for name in os.environ if name.startswith("AWS_")]
 
 
@@ -50,14 +53,16 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
-    """A small local session, with the job's own SQL settings."""
-    conf = (
-        laptop.CONF
-        | laptop.LOCAL_FILES_CONF
-        | {"spark.jars.packages": ICEBERG, "spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
-    )
-    session = SparkSession.builder.config(map={**conf, **etl.SQL_CONF}).getOrCreate()
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A small local session, with the job's own SQL settings.
+
+    It downloads the jars of all tests, one worker after the other: two that download the same at once both fail.
+    """
+    conf = laptop.CONF | laptop.LOCAL_FILES_CONF | {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
+    conf |= {"spark.jars.packages": PACKAGES, "spark.jars.excludes": laptop.S3_CONF["spark.jars.excludes"]}
+    with open(tmp_path_factory.getbasetemp().parent / "jars", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        session = SparkSession.builder.config(map={**conf, **etl.SQL_CONF}).getOrCreate()
     session.sparkContext.setLogLevel("OFF")
     yield session
     session.stop()
