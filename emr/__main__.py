@@ -12,6 +12,7 @@ Exit codes and more: docs/emr.md.
 import argparse
 import contextlib
 import json
+import os
 import re
 import secrets
 import signal
@@ -187,10 +188,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return int(args.command(args))
+        code = int(args.command(args))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         say("emr: stopped")
         return 130
+    except BrokenPipeError:  # as with `logs ID | head`; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except Exception as error:
         if not isinstance(error, UsageError | RunError) and not type(error).__module__.startswith("botocore."):
             raise

@@ -2,6 +2,7 @@
 
 import argparse
 import configparser
+import contextlib
 import io
 import json
 import re
@@ -137,17 +138,19 @@ def _default_conf(args: argparse.Namespace) -> dict[str, str]:
 
 def clean_config(path: Path, source: Uri, destination: Uri) -> str:
     """dl.cfg as the cluster gets it: no keys, no comments (old keys hide there), this run's paths."""
+    import etl  # here, for PySpark takes a second
+
+    paths = {"INPUT_DATA": str(source), "OUTPUT_DATA": str(destination)}
+    places = ["--input", paths["INPUT_DATA"], "--output", paths["OUTPUT_DATA"]]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            etl.make_settings(etl.parse_options(["--config", str(path), *places]))  # what is wrong costs nothing yet
+        config = etl.read_config(str(path))
+    except etl.ConfigError as error:
+        raise UsageError(f"--config: {error}") from None
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str.upper  # type: ignore[assignment,method-assign]
-    try:
-        parser.read_string(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; give another with --config") from None
-    except (configparser.Error, UnicodeDecodeError):  # their text may quote a line, and that line may hold a secret
-        raise UsageError(f"{path} is not a valid dl.cfg; `python etl.py --config {path}` says which line") from None
-    parser[parser.default_section].clear()
-    parser["PATHS"] = {"INPUT_DATA": str(source), "OUTPUT_DATA": str(destination)}
-    parser["AWS"] = {}  # the cluster's role takes the place of keys, region and endpoint
+    parser.read_dict(config | {"PATHS": paths, "AWS": {}})  # the cluster's role takes the place of keys and region
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()

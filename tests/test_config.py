@@ -136,6 +136,10 @@ WRONG: dict[str, tuple[str | bytes, list[str]]] = {
     "unknown section": ("[PATH]\nINPUT_DATA = a\n", ["[PATH]", "PATHS", "PARTITIONS"]),
     "settings in DEFAULT": ("[DEFAULT]\nINPUT_DATA = a\n", ["DEFAULT"]),
     "unknown key": ("[PATHS]\nINPUT = a\n", ["INPUT ", "[PATHS]", "INPUT_DATA"]),
+    "rest of a secret": (
+        "[AWS]\nAWS_SESSION_TOKEN =\nIQoJb3JpZ2Lux2VjEAA/of+it==\n",
+        ["unknown key (not shown) in [AWS]"],
+    ),
     "key of another section": ("[AWS]\nINPUT_DATA = a\n", ["INPUT_DATA", "[AWS]"]),
     "empty input": ("[PATHS]\nINPUT_DATA =\n", ["INPUT_DATA", "empty"]),
     "empty output": ("[PATHS]\nOUTPUT_DATA =   \n", ["OUTPUT_DATA", "empty"]),

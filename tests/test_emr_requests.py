@@ -113,6 +113,14 @@ def test_help_and_dry_run_need_neither_boto3_nor_aws(tmp_path: Path) -> None:
     assert done.stderr == "emr: error: boto3 is missing: pip install -r requirements.txt\n"
 
 
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "emr", *f"run {PLACES} --dry-run".split()]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 141 and "Error" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -138,7 +146,7 @@ def test_help_and_dry_run_need_neither_boto3_nor_aws(tmp_path: Path) -> None:
         (f"run {PLACES} --catalog sparkify", "'sparkify' is not like glue.sparkify"),
         (f"run {PLACES} --name a/b", "'a/b' is not like nightly-2026-05-01"),
         (f"run {PLACES} {NIGHTLY}", "is for a scheduler to fill in: give --upload-only or --dry-run"),
-        (f"run {PLACES} --config nowhere.cfg", "cannot read nowhere.cfg: No such file or directory"),
+        (f"run {PLACES} --config nowhere.cfg", "--config: no configuration file nowhere.cfg"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(arguments: str, message: str, capsys: Shown) -> None:
@@ -160,8 +168,8 @@ def test_neighbours_are_no_overlap_and_s3a_is_s3(capsys: Shown) -> None:
 def test_config_goes_to_the_cluster_without_its_secrets(tmp_path: Path, capsys: Shown) -> None:
     config, places = tmp_path / "dl.cfg", (Uri.of("s3://songs/raw"), Uri.of("s3://lake/sparkify"))
     config.write_text(
-        "# aws_secret_access_key = OLDSECRET\n[DEFAULT]\nAWS_SESSION_TOKEN = SECRET0\n[AWS]\nAWS_ACCESS_KEY_ID = SECRET1\n"
-        "aws_secret_access_key = SECRET%2\n  SECRET3\n[PATHS]\nINPUT_DATA = /SECRET\n[PARTITIONS]\nsongs = year, artist_id\n"
+        "\ufeff# aws_secret_access_key = OLDSECRET\n[AWS]\nAWS_ACCESS_KEY_ID = SECRET1\naws_secret_access_key = SECRET%2\n"
+        "[PATHS]\nINPUT_DATA = /SECRET\n[PARTITIONS]\nsongs = year, artist_id\n"
     )
     text = clean_config(config, *places)
     assert "SECRET" not in text.replace("AWS_SECRET_ACCESS_KEY", "")
@@ -170,7 +178,26 @@ def test_config_goes_to_the_cluster_without_its_secrets(tmp_path: Path, capsys: 
     config.write_text(clean_config(ROOT / "dl.cfg", *places))
     shipped, uploaded = (etl.read_config(str(path)) for path in (ROOT / "dl.cfg", config))
     assert uploaded == {**shipped, "PATHS": {"INPUT_DATA": "s3://songs/raw", "OUTPUT_DATA": "s3://lake/sparkify"}}
-    config.write_text("AWS_SECRET_ACCESS_KEY = SECRET\n")
-    assert main([*f"run {PLACES} --dry-run --config".split(), str(config)]) == 2
-    assert "SECRET" not in (shown := capsys.readouterr().err)
-    assert "is not a valid dl.cfg" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("AWS_SESSION_TOKEN = hidden", "line 1: missing section header"),
+        ("[aws]\nAWS_SESSION_TOKEN = hidden", "unknown section [aws]"),
+        ("[DEFAULT]\nAWS_SESSION_TOKEN = hidden", "unknown section [DEFAULT]"),
+        ("[LAKE]\nAWS_SESSION_TOKEN = hidden", "unknown key AWS_SESSION_TOKEN in [LAKE]"),
+        ("[AWS]\nAWS_SESSION_TOKEN = first\n  hidden", "AWS_SESSION_TOKEN in [AWS] has quotes"),
+        ("[AWS]\nAWS_SESSION_TOKEN =\nhidden/of+it==", "unknown key (not shown) in [AWS]"),
+        ("[PARTITIONS]\nSONGS = artist", "SONGS in [PARTITIONS] is 'artist'"),
+        ("[LIMITS]\nMAX_REJECTED = 5", "MAX_REJECTED is '5'"),
+        ("[LAKE]\nCATALOG = Glue.Bad-name", "CATALOG is 'Glue.Bad-name'"),
+    ],
+)
+def test_a_dl_cfg_that_the_job_would_refuse_is_refused_before_it_is_uploaded(
+    text: str, problem: str, tmp_path: Path, capsys: Shown
+) -> None:
+    (tmp_path / "dl.cfg").write_text(f"{text}\n")
+    assert main([*f"run {PLACES} --dry-run --config".split(), str(tmp_path / "dl.cfg")]) == 2
+    shown = capsys.readouterr()
+    assert problem in shown.err and shown.out == "" and "hidden" not in shown.err.lower()

@@ -50,9 +50,12 @@ def test_a_lake_of_an_earlier_version_is_taken_over_with_what_dead_runs_have_lef
     ]
     for folder in left:
         folder.mkdir(parents=True)
+    for folder in (lake / "songs", *left[3:], *(lake / "songs").glob("year=2*")):
+        (folder / ".part-0.parquet.crc").touch()  # as spark-submit leaves them on local files
     expected = tables_of(lake)
     run(spark, small, lake)
     assert tables_of(lake) == expected
+    assert list(lake.rglob(".*")) == []
     assert [path.name for path in (lake / "songs").iterdir()] == ["year=2001"]
     assert not (lake / "users" / OLD_FILE).exists() and not (lake / "_runs").exists() and (lake / "_lake").exists()
 
