@@ -107,17 +107,6 @@ def test_secrets_are_not_in_the_event_log_or_the_output(submitted: Submitted) ->
 MASTER = ("--master", "local[1]", "--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=2")
 
 
-def test_as_shipped_it_needs_its_own_folder_only(tmp_path: Path) -> None:
-    """etl.py, dl.cfg and data/, with dl.cfg's relative paths; and an absolute path and a blank in the report's name."""
-    for name in ("etl.py", "dl.cfg"):
-        shutil.copy(ROOT / name, tmp_path)
-    some_of_sample(SAMPLE, tmp_path / "data")
-    done = submit(*MASTER, "etl.py", "--report", tmp_path / "the report.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert tables_of(tmp_path / "lake") == oracle.read_lake(tmp_path / "data").tables
-    assert json.loads((tmp_path / "the report.json").read_text())["output"] == f"file://{tmp_path}/lake"
-
-
 def failed(*arguments: object, cwd: Path, **environment: str) -> tuple[int, str]:
     """The exit code of a run that fails, and its one line; the log above it is the platform's."""
     done = submit(*MASTER, *arguments, cwd=cwd, **environment)
@@ -144,18 +133,24 @@ def test_file_names_that_java_cannot_spell_are_no_silent_loss(submitted: Submitt
     assert code == 1 and f"{tmp_path}/in/log_data" in error and "LC_ALL" in error
 
 
-def test_a_catalog_is_one_of_sparks_settings_and_the_job_makes_none(submitted: Submitted, tmp_path: Path) -> None:
-    """The settings that the docs name for Glue, here of a catalog of files."""
+def test_as_shipped_it_needs_its_own_folder_only_and_a_catalog_is_one_of_sparks_settings(tmp_path: Path) -> None:
+    """etl.py, dl.cfg and data/, with dl.cfg's relative paths; and an absolute path and a blank in the report's name.
+
+    The settings are those that the docs name for Glue, here of a catalog of files.
+    """
+    for name in ("etl.py", "dl.cfg"):
+        shutil.copy(ROOT / name, tmp_path)
+    some_of_sample(SAMPLE, tmp_path / "data")
     text = (ROOT / "docs" / "iceberg.md").read_text("utf-8")
     [command] = re.findall(r"```bash\nspark-submit (.*?)etl.py (.*?)```", text.replace("\\\n", ""), re.S)
     conf, options = (words.replace("glue", "lake").split() for words in command)
     conf[conf.index("spark.sql.catalog.lake.type=lake")] = "spark.sql.catalog.lake.type=hadoop"
     conf[-1] = f"spark.sql.catalog.lake.warehouse=file:{tmp_path}/lake"  # where Glue has its io-impl
     assert conf[0::2] == ["--conf"] * 3 and options == ["--catalog", CATALOG]
-    etl = submitted.folder / "code" / "etl.py"
-    options += ["--input", str(submitted.folder / "in"), "--output", f"{tmp_path}/lake"]
-    done = submit(*MASTER, "--packages", ICEBERG, *conf, etl, *options, cwd=tmp_path)
+    report = tmp_path / "the report.json"
+    done = submit(*MASTER, "--packages", ICEBERG, *conf, "etl.py", *options, "--report", report, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert tables_of(tmp_path / "lake") == oracle.read_lake(submitted.folder / "in").tables
-    code, error = failed(etl, *options, cwd=tmp_path)
+    assert tables_of(tmp_path / "lake") == oracle.read_lake(tmp_path / "data").tables
+    assert json.loads(report.read_text())["output"] == f"file://{tmp_path}/lake"
+    code, error = failed("etl.py", *options, cwd=tmp_path)
     assert (code, error) == (2, "etl.py: error: Spark knows no catalog lake: spark.sql.catalog.lake is not set")
