@@ -54,7 +54,7 @@ java:
 	else echo "Java 17 or 21 is needed: install it (Debian, Ubuntu: sudo apt-get install $(JRE))"; exit 1; fi
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/run: requirements.txt queries/requirements.txt | .venv/bin/python
 	$(BIN)/python -m pip install -q -r requirements.txt -r queries/requirements.txt

@@ -345,6 +345,7 @@ def read_rows(
     """
     with_broken = T.StructType([*schema, T.StructField("broken", T.StringType())])
     options = {"columnNameOfCorruptRecord": "broken", "allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
+    options["maxStringLen"] = str(2**31 - 1)  # else a text above 20 MB is no row
     parsed = F.from_json(F.when(is_one_object("value"), F.col("value")), with_broken, options)
     fits = F.col("parsed").isNotNull() & F.col("parsed.broken").isNull()
     doubles = [F.abs(f"parsed.{f.name}") == float("inf") for f in schema if f.dataType == T.DoubleType()]
@@ -444,6 +445,7 @@ OLD_MARKER = "_runs"  # of the lakes that earlier versions of this job have writ
 # As Spark names them; the UUID is that of their write
 DATA_FILE = re.compile(r".*/part-(?:[^/]+-)?\d{5,}-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[^/]*")
 LEFTOVERS = ("_temporary", "__magic", ".spark-staging", ".part-")  # of a committer that died; checksums of old files
+NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"  # where Spark puts null and the empty text
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 20, 180
 SMALL_FOLDER_ROWS = 100_000
 FOLDERS_PER_TASK = 32  # each task of a write costs S3 requests of its own
@@ -622,6 +624,9 @@ class Lake:
         """Appends the rows to a table; how many they are. No rows are one file, so that readers find the columns."""
         rows, path = table.count(), self._path(name).toString()
         partitions = self.partitions.get(name, ()) if rows else ()
+        for column in (column for column in partitions if table.schema[column].dataType == T.StringType()):
+            # which of these it was, no folder tells; sorted apart from null, they would open its folder once more
+            table = table.withColumn(column, F.when(~F.col(column).isin("", NULL_FOLDER), F.col(column)))
         writer = arrange(name, table, partitions).write.mode("append").partitionBy(*partitions)
         writer = writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", False)
         writer = writer.option("mapreduce.output.basename", f"part-{self.run_id}")  # Spark 3.5 does not know it
@@ -913,7 +918,7 @@ def count_lines(folder: str, rows: DataFrame, max_rejected: float) -> dict[str, 
     lines, rejected = rows.select(F.count("*"), F.count("reason")).first() or (0, 0)
     if not lines:
         raise JobError(f"no line in any file below {folder}")
-    if rejected > max_rejected * lines:
+    if rejected / lines > max_rejected:
         examples = rows.filter(F.col("reason").isNotNull()).orderBy("source_file", "line").limit(3).collect()
         raise JobError(
             f"{rejected:,} of {lines:,} lines of {folder} are rejected, more than the share of "

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
@@ -70,7 +71,7 @@ ICEBERG_AWS = ",".join(f"software.amazon.awssdk:{part}:2.29.52" for part in ("gl
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
 BUNDLE = "certificates"  # a setting of ours, not of S3A
-AWS_ENDPOINT = re.compile(r"https://s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?")
+AWS_ENDPOINT = re.compile(r"https://s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
 
 # A short run ends before what Java's second compiler makes has paid for itself, and so does a longer one that reads
 # small files from S3: it waits more than it computes. The sample takes a quarter less.
@@ -167,6 +168,7 @@ def start(conf: dict[str, str], verbose: bool) -> SparkSession:
     """Starts Spark; what its JVM prints is shown only where that is asked for, or where it does not start."""
     settings = SparkConf(loadDefaults=False).setAll(list(conf.items()))
     os.environ["LC_ALL"] = "C.UTF-8"  # in another locale Java leaves out files whose names it cannot spell
+    os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")  # no network knows the name of many a laptop
     with tempfile.TemporaryFile() as printed:
         output = {} if verbose else {"stdout": printed, "stderr": printed}
         try:
@@ -236,7 +238,7 @@ def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str],
         wanted = "AWS_ACCESS_KEY_ID" if not key else "AWS_SECRET_ACCESS_KEY"
         raise SessionError(f"dl.cfg: {wanted} in [AWS] is empty; give both halves of the key, or none", 2)
     try:
-        session = boto3.Session(key, secret, token, region)
+        session = boto3.Session(key, secret, token, region or os.environ.get("AWS_REGION"))
         found = session.get_credentials()
         keys = found and found.get_frozen_credentials()
     except (BotoCoreError, ClientError, OSError, ValueError) as error:  # the last two of a credential_process
@@ -322,8 +324,9 @@ def listed_bytes(client: Any, uri: str, folders: tuple[str, ...]) -> int:
 
 
 def bucket_conf(client: Any, bucket: str) -> dict[str, str]:
-    """S3A's settings for a bucket's own region, and for an endpoint that is not AWS's usual one."""
+    """S3A's settings for a bucket's own region, an endpoint that is not AWS's usual one, and boto3's proxy."""
     from botocore.exceptions import ClientError
+    from botocore.utils import get_environ_proxies
 
     try:
         answer = client.head_bucket(Bucket=bucket)
@@ -331,6 +334,18 @@ def bucket_conf(client: Any, bucket: str) -> dict[str, str]:
         answer = error.response
     headers = answer["ResponseMetadata"]["HTTPHeaders"]
     conf = {f"fs.s3a.bucket.{bucket}.endpoint.region": headers.get("x-amz-bucket-region", client.meta.region_name)}
-    if not AWS_ENDPOINT.fullmatch(client.meta.endpoint_url):
-        conf |= {"fs.s3a.endpoint": client.meta.endpoint_url, "fs.s3a.path.style.access": "true"}
+    url = client.meta.endpoint_url
+    if not AWS_ENDPOINT.fullmatch(url):
+        conf |= {"fs.s3a.endpoint": url, "fs.s3a.path.style.access": "true"}
+    elif url.startswith("https://s3-fips."):
+        conf["fs.s3a.endpoint.fips"] = "true"
+    if proxy := get_environ_proxies(url).get(urlsplit(url).scheme):  # Java does not know HTTPS_PROXY
+        found = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        parts = {
+            "host": found.hostname,
+            "port": found.port or 80,
+            "username": found.username,
+            "password": found.password,
+        }
+        conf |= {f"fs.s3a.proxy.{name}": unquote(str(part)) for name, part in parts.items() if part}
     return conf

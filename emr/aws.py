@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import time
 from typing import Any
@@ -25,7 +26,8 @@ class Aws:
         self.failed = (errors.ClientError, errors.BotoCoreError)
         self.offline = (errors.HTTPClientError, errors.ConnectionError)
         try:
-            self.session = boto3.session.Session(region_name=region)
+            # as the AWS command line has it; boto3 itself does not know AWS_REGION
+            self.session = boto3.session.Session(region_name=region or os.environ.get("AWS_REGION"))
         except errors.BotoCoreError as error:  # AWS_PROFILE names no profile
             raise UsageError(f"{error}; see `aws configure list-profiles`") from None
         if self.session.region_name is None:

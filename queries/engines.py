@@ -111,6 +111,10 @@ def open_s3(connection: DuckDBPyConnection, uri: str, config: str | None) -> dic
     if endpoint:
         scheme, _, host = endpoint.partition("://")
         options |= {"ENDPOINT": host, "URL_STYLE": "path", "USE_SSL": str(scheme == "https")}
+    if "." in laptop.bucket_of(uri):  # no certificate of AWS fits my.bucket.s3.region.amazonaws.com
+        options["URL_STYLE"] = "path"
+    if bundle := conf.get(laptop.BUNDLE):
+        connection.execute(f"SET ca_cert_file = {quoted(bundle)}")
     given = ", ".join(f"{name} {quoted(value)}" for name, value in options.items() if value)
     connection.execute(f"CREATE SECRET (TYPE s3, {given})")
     keys = {"aws_access_key_id": key, "aws_secret_access_key": secret, "aws_session_token": token}
@@ -280,7 +284,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Calla
             options.lake, catalog = configured_lake(options.config)
             options.catalog = catalog if options.catalog is None else options.catalog
         with engine(options.lake, options.config, options.catalog) as query:
-            return work(query, options)
+            code = work(query, options)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # as with `| head`; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise

@@ -27,10 +27,12 @@ Each `*.sql` of this folder is a question in its first line. This page holds the
 `python queries/show.py --lake lake --markdown > queries/README.md`; a test keeps it fresh. On your own lake:
 
 ```bash
-python queries/show.py --lake lake                          # all questions
-python queries/show.py --lake lake weekly_listeners         # one
-python queries/show.py --lake s3://bucket/lake              # with your AWS credentials
+python queries/show.py --lake lake
+python queries/show.py --lake lake weekly_listeners
+python queries/show.py --lake s3://bucket/lake
 ```
+
+The first asks all questions, the second one of them, the third a lake on S3, with your AWS credentials.
 
 - Times, days and weeks are UTC. A dash is null. A bar of percent is drawn to 100, any other to the largest value.
 - The SQL runs unchanged on DuckDB and on Spark (`--engine spark`). For Trino, whose SQL Athena speaks, a test

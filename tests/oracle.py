@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,23 @@ def must(fit: bool) -> None:
 # The values of a row.
 
 
+def as_java_writes(number: str) -> str:
+    """A whole number as it stands, another as a double's shortest digits: 0.001 to 10,000,000 plain, others with E."""
+    if re.fullmatch("-?[0-9]+", number):
+        return number
+    exact = Decimal(repr(float(number))).normalize()
+    power = exact.adjusted()
+    if -3 <= power < 7:
+        return f"{exact:f}" if "." in f"{exact:f}" else f"{exact:f}.0"
+    return as_java_writes(str(float(exact.scaleb(-power)))) + f"E{power}"
+
+
 def as_compact_json(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{as_compact_json(key)}:{as_compact_json(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(as_compact_json, value)) + "]"
-    return value.text if isinstance(value, Number) else json.dumps(value, ensure_ascii=False)
+    return as_java_writes(value.text) if isinstance(value, Number) else json.dumps(value, ensure_ascii=False)
 
 
 def as_string(value: Any) -> str:

@@ -16,6 +16,7 @@ import pytest
 from emr_cloud import ACCOUNT, REGION, ROOT, TAG, Cloud, actions, in_turn, refuse, statements, unplugged
 
 from emr.__main__ import main
+from emr.aws import Aws
 from emr.following import LOG_WAIT_SECONDS
 from emr.request import EMR_TAG
 
@@ -412,3 +413,10 @@ def test_the_policies_for_a_start_name_each_action_that_is_called_and_no_other(c
     assert actions(*statements("operator")) == set().union(*needed)
     assert actions(*statements("scheduler")) == START
     assert actions(*statements("scheduler-serverless")) == RIGHTS["emr-serverless:StartJobRun"]
+
+
+def test_the_region_is_the_one_of_the_aws_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
+    assert Aws(None).region == "eu-west-2"
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    assert (Aws(None).region, Aws("eu-west-1").region) == ("eu-west-3", "eu-west-1")

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ LOG_CASES: dict[str, tuple[bytes, list[Outcome]]] = {
     "userId as a number": (event(userId=7), [{"userId": "7"}]),
     "userId as a long number": (with_raw("userId", "123456789012345678901"), [{"userId": "123456789012345678901"}]),
     "userId as a float": (with_raw("userId", "7.0"), [{"userId": "7.0"}]),
+    "userId as a long float": (with_raw("userId", "12345678.0"), [{"userId": "1.2345678E7"}]),
     "userId as true": (event(userId=True), [{"userId": "true"}]),
     "object as a text": (with_raw("location", '{"a": [1, "b", null]}'), [{"location": '{"a":[1,"b",null]}'}]),
     "array as a text": (event(song=["x", 1]), [{"song": '["x",1]'}]),
@@ -147,6 +149,7 @@ LOG_CASES: dict[str, tuple[bytes, list[Outcome]]] = {
     "brackets in a text": (event(location="{]}[") + b"\n" + event(location="{"), [{"location": "{]}["}, {"location": "{"}]),
     "beyond 16 bits": (event(location="\U0001d11e"), [{"location": "\U0001d11e"}]),
     "half a surrogate pair escaped": (event(location="a\ud800b"), [{"location": "a?b"}]),
+    "21 million characters": (event(location="}" * 21_000_000), [{"location": "}" * 21_000_000}]),
     "300 characters": (event(userId="é" * 300), [{"userId": "é" * 300}]),
     "look-alike page": (event(page="NextS\u043eng"), [{"page": "NextS\u043eng"}]),
     "look-alike digits": (event(userId="\uff17"), [{"userId": "\uff17"}]),
@@ -414,6 +417,17 @@ def test_nasty_values_in_partition_columns_come_back_as_they_were(
     assert {row[0]: row[2] for row in stored} == {f"S{number}": nasty for number, nasty in enumerate(NASTY)}
     assert len(stored) == len(NASTY)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["lake"]
+
+
+def test_an_empty_text_shares_the_folder_of_null(spark: SparkSession, source: Path, lake: Path) -> None:
+    titles = ("", None, "__HIVE_DEFAULT_PARTITION__", "One")
+    songs = [song(song_id=f"{title}{year}", title=title, year=year) for title in titles for year in (2000, 2001)]
+    write_lines(source / "song_data" / "a.json", *songs)
+    run(spark, source, lake, partitions={"songs": ("title", "year")})
+    stored = spark.read.parquet(f"file://{lake}/songs").collect()
+    assert Counter((row["title"], row["year"]) for row in stored) == {
+        (title, year): 3 if title is None else 1 for title in (None, "One") for year in (2000, 2001)
+    }
 
 
 def test_a_partition_value_too_long_for_a_folder_fails_the_run(spark: SparkSession, source: Path, lake: Path) -> None:

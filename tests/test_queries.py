@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from s3 import S3Server
 from sqlglot import exp
 from sqlglot.optimizer import optimize
 from sqlglot.planner import Plan
+
+import laptop
 
 QUESTIONS = {question.name: question for question in engines.read_questions()}
 ALL = f"{len(QUESTIONS)} of {len(QUESTIONS)} queries as expected"
@@ -90,6 +93,22 @@ def test_duckdb_reads_s3_with_nothing_to_download(lake: Path, monkeypatch: pytes
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         assert check.main(["--lake", server.upload(lake, "lakes", "a b/lake")]) == 0
+
+
+def test_duckdb_reads_a_bucket_with_dots_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = {"fs.s3a.bucket.my.lake.endpoint.region": "eu-west-1"}
+    monkeypatch.setattr(laptop, "s3a_access", lambda *_: (conf, 0))
+    with duckdb.connect() as connection:
+        engines.open_s3(connection, "s3a://my.lake/p", None)
+        assert "url_style=path" in str(connection.sql("FROM duckdb_secrets()").fetchall())
+
+
+def test_a_reader_that_goes_away_is_no_error(sample_lake: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, str(engines.FOLDER / "show.py"), "--lake", sample_lake, "at_a_glance"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_both_engines_read_a_lake_without_plays_and_an_id_of_digits_alike(

@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 import pytest
 from conftest import write_lines
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 import etl
 
@@ -110,3 +111,10 @@ def test_a_rejected_line_is_kept_whole_with_its_file_and_reason(spark: SparkSess
     kept = {"/3t9" if line == b"\xff{}" else line.decode(): reason for line, reason in REJECTED[kind].items()}
     assert {row["line"]: row["reason"] for row in rows} == kept
     assert {urlparse(row["source_file"]).path for row in rows} == {f"{tmp_path}/deep/a.json"}
+
+
+def test_just_as_many_rejected_lines_as_allowed_are_no_failure(spark: SparkSession) -> None:
+    """Shares that a multiplication of doubles would get wrong."""
+    for lines, rejected, share in ((10_000, 510, 0.051), (3_000, 27, 0.009)):
+        rows = spark.range(lines).select(F.when(F.col("id") < rejected, "bad").alias("reason"))
+        assert etl.count_lines("in", rows, share) == {"lines": lines, "rejected": rejected}

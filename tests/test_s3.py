@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import engines
 import oracle
 import pytest
 from botocore.exceptions import ClientError
@@ -263,14 +264,17 @@ def test_a_profile_with_its_region_and_endpoint(s3: S3Server, monkeypatch: pytes
     assert s3.requests[0].region == "eu-west-3"
 
 
-def test_a_wrong_region_is_set_right(s3: S3Server) -> None:
-    s3.make_bucket("oregon", "us-west-2")
+@pytest.mark.parametrize("place", ["environment", "dl.cfg"])
+def test_a_wrong_region_is_set_right(s3: S3Server, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    bucket = f"oregon-{place}"
+    s3.make_bucket(bucket, "us-west-2")
+    monkeypatch.setenv("AWS_REGION", "eu-west-3" if place == "environment" else "eu-west-2")
     s3.before = (
         lambda request: "PermanentRedirect" if request.verb == "LIST" and request.region != "us-west-2" else None
     )
-    conf, _ = access("s3a://oregon/raw", **s3.environment, AWS_REGION="eu-west-3")
+    conf, _ = access(f"s3a://{bucket}/raw", **s3.environment, AWS_REGION="eu-west-3" if place == "dl.cfg" else "")
     assert "eu-west-3" in {request.region for request in s3.requests}
-    assert conf["fs.s3a.bucket.oregon.endpoint.region"] == "us-west-2"
+    assert conf[f"fs.s3a.bucket.{bucket}.endpoint.region"] == "us-west-2"
 
 
 @pytest.mark.parametrize(
@@ -279,6 +283,8 @@ def test_a_wrong_region_is_set_right(s3: S3Server) -> None:
         ("https://s3.amazonaws.com", False),
         ("https://s3.eu-west-1.amazonaws.com", False),
         ("https://s3.cn-north-1.amazonaws.com.cn", False),
+        ("https://s3.dualstack.eu-west-1.amazonaws.com", False),
+        ("https://s3-fips.dualstack.us-east-1.amazonaws.com", False),
         ("https://bucket.vpce-0a1b-c2.s3.eu-west-1.vpce.amazonaws.com", True),
         ("https://minio.corp:9000", True),
     ],
@@ -288,7 +294,30 @@ def test_an_endpoint_that_is_not_awss_usual_one_is_used(url: str, is_given: bool
     client = SimpleNamespace(
         meta=SimpleNamespace(endpoint_url=url, region_name="us-east-1"), head_bucket=lambda Bucket: answer
     )
-    assert laptop.bucket_conf(client, "lake").get("fs.s3a.endpoint") == (url if is_given else None)
+    conf = laptop.bucket_conf(client, "lake")
+    assert conf.get("fs.s3a.endpoint") == (url if is_given else None)
+    assert conf.get("fs.s3a.endpoint.fips") == ("true" if "fips" in url else None)
+
+
+@pytest.mark.parametrize(
+    ("variables", "host", "user"),
+    [
+        ({"HTTPS_PROXY": "http://a%40b:pw@proxy.corp:3128"}, "proxy.corp:3128", "a@b:pw"),
+        ({"https_proxy": "proxy.corp"}, "proxy.corp:80", "None:None"),
+        ({"HTTPS_PROXY": "http://proxy.corp:3128", "NO_PROXY": ".amazonaws.com"}, "None:None", "None:None"),
+        ({"HTTP_PROXY": "http://proxy.corp:3128"}, "None:None", "None:None"),
+    ],
+)
+def test_s3a_goes_by_the_proxy_that_boto3_goes_by(
+    variables: dict[str, str], host: str, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    answer: Any = {"ResponseMetadata": {"HTTPHeaders": {}}}
+    meta = SimpleNamespace(endpoint_url="https://s3.eu-west-1.amazonaws.com", region_name="eu-west-1")
+    conf = laptop.bucket_conf(SimpleNamespace(meta=meta, head_bucket=lambda Bucket: answer), "lake")
+    found = [conf.get(f"fs.s3a.proxy.{name}") for name in ("host", "port", "username", "password")]
+    assert ["{}:{}".format(*found[:2]), "{}:{}".format(*found[2:])] == [host, user]
 
 
 def test_who_may_list_a_prefix_only_is_told_the_buckets_region() -> None:
@@ -353,9 +382,15 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
     return folder / "ca.pem", folder / "key.pem"
 
 
-def test_java_trusts_the_authority_that_aws_ca_bundle_names(tmp_path: Path) -> None:
+def test_java_and_duckdb_trust_the_authority_that_aws_ca_bundle_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, files = write_small(tmp_path / "in"), write_certificate(tmp_path)
     with S3Server(*map(str, files)) as server:
         server.make_bucket("inside")
-        run_etl("--input", source, "--output", "s3a://inside/lake", AWS_CA_BUNDLE=str(files[0]), **server.environment)
+        for name, value in {"AWS_CA_BUNDLE": str(files[0]), **server.environment}.items():
+            monkeypatch.setenv(name, value)
+        run_etl("--input", source, "--output", "s3a://inside/lake")
+        with engines.duckdb_engine("s3://inside/lake") as query:
+            assert query("SELECT title FROM songs ORDER BY title")[1] == [("One",), ("Two",)]
         assert tables_of(server.download("inside", "lake", tmp_path / "lake")) == oracle.read_lake(source).tables
