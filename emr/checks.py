@@ -98,7 +98,7 @@ class _Checks:
         if not (answer and self.args.catalog and option != "--service-role"):
             return
         role, database = answer["Role"]["Arn"], self.args.catalog.split(".")[1]  # IAM simulates what it may do in Glue
-        start = f"arn:aws:glue:{self.aws.region}:{role.split(':')[4]}:"
+        start = f"arn:{role.split(':')[1]}:glue:{self.aws.region}:{role.split(':')[4]}:"
         places = [f"{start}catalog", f"{start}database/{database}", f"{start}table/{database}/songs"]
         wanted = {"PolicySourceArn": role, "ActionNames": GLUE, "ResourceArns": places}
         found = self._ask(option, "", self.aws.iam.simulate_principal_policy, **wanted).get("EvaluationResults", [])

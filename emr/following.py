@@ -62,10 +62,12 @@ class Run:
             found = client.get_paginator(kind).paginate(**wanted).build_full_result()
         except aws.failed as error:
             raise UsageError(f"--name: cannot look for {args.name}: {error}; nothing was started") from None
-        for thing in found.get("Clusters", []) + found.get("Steps", []) + found.get("jobRuns", []):
-            if args.name in (thing.get("Name"), thing.get("name")):
-                return cls(aws, "/".join([*wanted.values(), thing.get("Id") or thing["id"]]))
-        return None
+        things = found.get("Clusters", []) + found.get("Steps", []) + found.get("jobRuns", [])  # in no order
+        same = [each for each in things if args.name in (each.get("Name"), each.get("name"))]
+        if not same:
+            return None
+        newest = max(same, key=lambda each: each.get("createdAt") or each["Status"]["Timeline"]["CreationDateTime"])
+        return cls(aws, "/".join([*wanted.values(), newest.get("Id") or newest["id"]]))
 
     def look(self) -> Seen:
         """Its state now."""
@@ -126,7 +128,10 @@ class Run:
         if own_cluster:  # made for this step alone: the surest way to stop the step and its application
             self.aws.emr.terminate_job_flows(JobFlowIds=[self.owner])
             return "The step and its cluster are being terminated."
-        self.aws.emr.cancel_steps(ClusterId=self.owner, StepIds=[self.part], StepCancellationOption="SEND_INTERRUPT")
+        request = {"ClusterId": self.owner, "StepIds": [self.part], "StepCancellationOption": "SEND_INTERRUPT"}
+        for each in self.aws.emr.cancel_steps(**request)["CancelStepsInfoList"]:
+            if each["Status"] == "FAILED":
+                return f"EMR does not cancel the step: {each.get('Reason')}"
         return "The step is being cancelled. YARN may still run its application: `yarn application -list` and `-kill`."
 
     def show(self, seen: Seen, as_json: bool) -> None:

@@ -131,7 +131,11 @@ def _default_conf(args: argparse.Namespace) -> dict[str, str]:
     conf = {**python, **(iceberg["conf"] if name else {})}
     if args.serverless:
         conf |= iceberg["conf_of_serverless_7"] if name and python else {}  # 8.0 finds Iceberg by itself
-        return {**conf, **({"spark.dynamicAllocation.maxExecutors": str(args.workers)} if args.workers else {})}
+        executors = {"spark.dynamicAllocation.maxExecutors": str(args.workers)} if args.workers else {}
+        if args.workers in (1, 2):  # Serverless begins with 3, and fails where that is more than the most
+            first = ("spark.executor.instances", "spark.dynamicAllocation.initialExecutors")
+            executors |= dict.fromkeys(first, str(args.workers))
+        return {**conf, **executors}
     own = {} if args.cluster else {CORES: THREADS, **EVEN, **ON_CORE, **(ONE_WORKER if args.workers == 1 else {})}
     return {**own, **ATTEMPTS, **conf}
 

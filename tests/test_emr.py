@@ -198,6 +198,16 @@ def test_the_same_name_finds_the_run_and_starts_no_second(where: str, cloud: Clo
     assert len([name for name in cloud.names() if name in MONEY - {"s3:PutObject"}]) == 1
 
 
+def test_of_several_runs_of_one_name_the_newest_is_found(cloud: Cloud, capsys: Shown) -> None:
+    days = {"00first": 1, "00third": 3, "00second": 2}
+    runs = [
+        {"id": run, "name": "n", "createdAt": datetime(2026, 1, day, tzinfo=timezone.utc)} for run, day in days.items()
+    ]
+    cloud.answers["ListJobRuns"] = lambda: {"jobRuns": runs}
+    assert cloud.run(f"--yes --name n --no-wait {cloud.new_application()}") == 0
+    assert "n is there already as 00app/00third" in re.sub(r"as \w+/", "as 00app/", capsys.readouterr().err)
+
+
 def test_status_and_logs_for_people_and_programs(cloud: Cloud, capsys: Shown) -> None:
     for identifier in ("x", "j-1/x", "j-404", "00app/00run"):
         assert main(["status", identifier]) == 2
@@ -234,9 +244,13 @@ def test_ctrl_c_asks_and_sigterm_stops(end: Any, answer: str | None, code: int, 
     assert ("being terminated" if is_stopped else "goes on and its cluster ends by itself") in capsys.readouterr().err
 
 
-def test_stopping_a_step_leaves_the_cluster_to_its_owner(cloud: Cloud) -> None:
-    cloud.answers["CancelSteps"] = lambda: {"CancelStepsInfoList": []}  # not in moto
+@pytest.mark.parametrize(("status", "said"), [("SUBMITTED", "being cancelled. YARN may"), ("FAILED", "step: too late")])
+def test_stopping_a_step_leaves_the_cluster_to_its_owner(status: str, said: str, cloud: Cloud, capsys: Shown) -> None:
+    cloud.answers["CancelSteps"] = lambda: {
+        "CancelStepsInfoList": [{"Status": status, "Reason": "too late"}]
+    }  # not in moto
     assert cloud.run(f"--yes --cluster {cloud.new_cluster()}", {60: terminate}) == 143
+    assert said in capsys.readouterr().err
     assert cloud.calls[-1][1]["StepIds"] == [cloud.step.id]
     assert "emr:TerminateJobFlows" not in cloud.names()
     assert run_serverless(cloud, "RUNNING", {15: terminate}) == 143

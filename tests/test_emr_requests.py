@@ -35,6 +35,7 @@ COMMANDS = {
     "step": "--cluster j-1ABC",
     "serverless": APPLICATION,
     "serverless_options": f"{APPLICATION} --release emr-7.13.0 --workers 8 --max-hours 3 --tag team=data --log-kms-key arn:aws:kms:eu-west-1:123456789012:key/1",
+    "serverless_small": f"{APPLICATION} --workers 2",
     "serverless_catalog": f"{APPLICATION} --release emr-7.13.0 --catalog glue.sparkify",
     "serverless_nightly": f"{APPLICATION} {NIGHTLY}",
 }
