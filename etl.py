@@ -513,7 +513,8 @@ class Lake:
         self.spark, self.run_id, self.partitions = spark, run_id, settings.partitions
         self.fs, self.root = open_path(spark, f"{settings.output}/")
         pids = os.getpid(), java(spark, "java.lang.ProcessHandle").current().pid()
-        self.host = re.sub(r"[^\w.-]", "-", socket.gethostname())
+        self.has_folders = not str(self.fs.getUri()).startswith("s3")
+        self.host = re.sub(r"[^\w.-]", "-", f"{socket.gethostname()}-{uuid.getnode():x}")  # many machines share a name
         who = (self.host, *map(str, pids), spark.sparkContext.applicationId)
         self.lock = self._path(LOCK + ",".join((run_id, *who)))
         self.published: list[str] = []  # tables of which this run's rows are proven
@@ -527,7 +528,9 @@ class Lake:
         """Holds the lake for this run. What fails is raised as a JobError that tells the state of the lake."""
         stop = threading.Event()
         heart = threading.Thread(target=self._renew_lock, args=[stop], daemon=True)
+        was_there = True
         try:
+            was_there = self.has_folders and self.fs.exists(self.root)
             write_text(self.fs, self.lock, "")
             heart.start()
             self._refuse_others()
@@ -541,7 +544,8 @@ class Lake:
             with contextlib.suppress(Exception):  # the storage may be gone; the lock ends with this process
                 heart.join()
                 self.fs.delete(self.lock, False)
-                self.fs.delete(self.root, False)  # where a first run has failed: only an empty folder can go so
+                if not was_there:
+                    self.fs.delete(self.root, False)  # where a first run has failed: only an empty folder can go so
 
     def _renew_lock(self, stop: threading.Event) -> None:
         """Until the run ends, or another has taken it for dead; one missed beat is no harm."""
@@ -593,7 +597,6 @@ class Lake:
         with ThreadPoolExecutor(len(first)) as pool:
             published = dict(zip(first, pool.map(self._replace, first, map(tables.get, first)), strict=True))
         published["songplays"] = self._replace("songplays", tables["songplays"])
-        self.fs.delete(self._path(OLD_MARKER), True)
         return published
 
     def _replace(self, name: str, table: DataFrame) -> dict[str, Any]:
@@ -641,7 +644,7 @@ class Lake:
 
         Spark 3.5 and a platform's committer may not name them so.
         """
-        new = {file: size for file, size in self._files(name).items() if file not in before}
+        new = {file: size for file, size in self._files(name).items() if file not in before and write_id(file)}
         named = {file: size for file, size in new.items() if self.run_id in file}
         return named or (new if len(set(map(write_id, new))) == 1 else {})
 
@@ -687,15 +690,15 @@ class Lake:
 
     def _tidy(self, folder: Any) -> None:
         """Removes what committers and runs that died leave in a table's folder: their own folders, and empty ones."""
-        has_folders = not str(self.fs.getUri()).startswith("s3")
         for status in self.fs.listStatus(folder) if self.fs.exists(folder) else ():
             name = status.getPath().getName()
             if name.startswith(LEFTOVERS):
                 self.fs.delete(status.getPath(), True)
-            elif has_folders and status.isDirectory() and "=" in name:
+            elif self.has_folders and status.isDirectory() and "=" in name:
                 self._tidy(status.getPath())
-        if has_folders and self.fs.exists(folder) and not self.fs.listStatus(folder):
-            self.fs.delete(folder, False)
+        if self.has_folders and self.fs.exists(folder) and not self.fs.listStatus(folder):
+            with contextlib.suppress(Exception):  # checksums may lie there, which a LocalFileSystem does not list
+                self.fs.delete(folder, False)
 
 
 OURS = {"created-by": "etl.py", "write.wap.enabled": "true"}  # so a write with a spark.wap.id is seen by no reader
@@ -816,9 +819,8 @@ class IcebergLake:
             change = self.tables[name].manageSnapshots()  # of the state that the table has now
             if self._current(REJECTED) != self.owner:
                 raise JobError(f"another run has taken {self.settings.catalog} meanwhile")
-            (change.replaceBranch if current else change.createBranch)("main", snapshot).createTag(
-                self.run_id, snapshot
-            )
+            (change.replaceBranch if current else change.createBranch)("main", snapshot)
+            change.createTag(self.run_id, snapshot)
             try:
                 change.setMaxRefAgeMs(self.run_id, self.settings.keep_days * DAY_MS).commit()
             except Exception as error:

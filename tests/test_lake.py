@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -57,7 +58,7 @@ def test_a_lake_of_an_earlier_version_is_taken_over_with_what_dead_runs_have_lef
     assert tables_of(lake) == expected
     assert list(lake.rglob(".*")) == []
     assert [path.name for path in (lake / "songs").iterdir()] == ["year=2001"]
-    assert not (lake / "users" / OLD_FILE).exists() and not (lake / "_runs").exists() and (lake / "_lake").exists()
+    assert not (lake / "users" / OLD_FILE).exists() and (lake / "_runs").exists() and (lake / "_lake").exists()
 
 
 def test_an_empty_table_has_its_columns_for_every_reader(
@@ -185,7 +186,7 @@ def test_a_lock_is_renewed_until_the_run_ends_or_another_takes_over(
         os.utime(lock, (0, 0))
         monkeypatch.setattr(etl, "write_text", write_and_tell)
         assert beats.acquire(timeout=60) and lock.stat().st_mtime > 0
-    assert not lock.parent.exists()
+    assert list(lock.parent.iterdir()) == []  # a folder that was there stays
     has_ended = iter((False, True))
     a_beat: Any = SimpleNamespace(wait=lambda seconds: next(has_ended))
     lake._renew_lock(a_beat)
@@ -193,6 +194,48 @@ def test_a_lock_is_renewed_until_the_run_ends_or_another_takes_over(
     with pytest.raises(etl.JobError, match="another run has taken over") as raised:
         lake._replace("users", spark.range(0))
     assert "run-a was silent too long" in str(raised.value)
+
+
+def test_a_lock_of_another_machine_of_the_same_name_is_alive(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = etl.Settings("", f"file://{tmp_path}/lake", {})
+    monkeypatch.setattr(uuid, "getnode", lambda: 1)
+    theirs = etl.Lake(spark, settings, "run-a").lock.getName().split(",")
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / ",".join([*theirs[:2], "0", "0", "local-1"])).touch()  # no process has the number 0
+    monkeypatch.setattr(uuid, "getnode", lambda: 2)
+    with pytest.raises(etl.JobError, match="another run is at work"), etl.Lake(spark, settings, "run-b").claimed():
+        pass
+    monkeypatch.setattr(uuid, "getnode", lambda: 1)
+    with etl.Lake(spark, settings, "run-b").claimed():
+        pass
+
+
+def test_a_strangers_file_that_comes_meanwhile_is_none_of_the_runs(
+    spark: SparkSession, small: Path, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, expected = etl.Lake._append, tables_of(lake)
+
+    def append_beside(self: etl.Lake, name: str, table: DataFrame) -> int:
+        (lake / name).mkdir(exist_ok=True)
+        (lake / name / "notes.txt").write_text("mine")
+        return append(self, name, table)
+
+    monkeypatch.setattr(etl.Lake, "_append", append_beside)
+    run(spark, small, lake)
+    assert tables_of(lake) == expected and (lake / "_rejected" / "notes.txt").exists()
+
+
+def test_a_folder_of_checksums_alone_is_no_reason_to_stop(spark: SparkSession, tmp_path: Path) -> None:
+    """On the file system of spark-submit, which does not list them."""
+    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    (tmp_path / "lake" / "songs" / "year=1").mkdir(parents=True)
+    (tmp_path / "lake" / "songs" / "year=1" / ".part-0.parquet.crc").touch()
+    lake.fs = etl.java(spark, "org.apache.hadoop.fs.LocalFileSystem")()
+    lake.fs.initialize(lake.root.toUri(), spark._jsc.hadoopConfiguration())
+    lake._tidy(lake._path("songs"))
+    assert (tmp_path / "lake" / "songs" / "year=1").exists()
 
 
 # Two runs that overlap in spite of the lock
