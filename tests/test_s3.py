@@ -32,7 +32,7 @@ import etl
 import laptop
 
 # What one run of the sample costs from S3 to S3, counted at the server.
-SAMPLE_REQUESTS = {"DELETE": 16, "GET": 174, "HEAD": 313, "LIST": 137, "LIST UPLOADS": 10, "PUT": 52, "UPLOAD": 56}
+SAMPLE_REQUESTS = {"DELETE": 16, "GET": 174, "HEAD": 312, "LIST": 136, "LIST UPLOADS": 10, "PUT": 52, "UPLOAD": 56}
 CODES = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 PROVIDER = "fs.s3a.aws.credentials.provider"
 
