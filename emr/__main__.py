@@ -147,7 +147,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--name", type=name, help="a run of this name that is there already is followed instead")
     add("--no-wait", action="store_true", help="print the ID and return")
     add("--yes", action="store_true", help="do not ask before machines are started")
-    add("--workers", type=number, metavar="N", help=f"fixed size (default: EMR scales, 1 to {MOST_WORKERS})")
+    add("--workers", type=number, metavar="N", help=f"fixed size, or Serverless's most (default: 1 to {MOST_WORKERS})")
     add("--max-hours", type=number, default=12, metavar="N", help="a job that hangs is ended then (default: 12)")
     add("--allow-public", action="store_true", help="write to an output bucket that everyone can read")
     add("--tag", type=pair, action="append", default=[], metavar="K=V", help="may be repeated")
