@@ -33,9 +33,8 @@ bench: java .venv/bench ## the benchmark (15 minutes)
 test-yarn: java .venv/dev ## the job on a real YARN on this machine
 	$(BIN)/python -m pytest tests/yarn -m "not long"
 
-test-reliability: java .venv/dev ## the long versions of the reliability tests (50 minutes on 2 slow cores)
+test-reliability: java .venv/dev ## the long versions of the reliability tests (25 minutes on 2 slow cores)
 	$(BIN)/python -m pytest tests -m long --ignore=tests/yarn -n 2 --dist loadfile
-	$(BIN)/python -m pytest tests/yarn -m long
 
 test-spark35: java .venv35/dev ## the tests of the job itself on Spark 3.5
 	.venv35/bin/python -m pytest $$(cat tests/spark35.txt)
