@@ -111,6 +111,8 @@ def open_s3(connection: DuckDBPyConnection, uri: str, config: str | None) -> dic
     if endpoint:
         scheme, _, host = endpoint.partition("://")
         options |= {"ENDPOINT": host, "URL_STYLE": "path", "USE_SSL": str(scheme == "https")}
+    elif "fs.s3a.endpoint.fips" in conf:
+        options["ENDPOINT"] = f"s3-fips.{region}.amazonaws.com"
     if "." in laptop.bucket_of(uri):  # no certificate of AWS fits my.bucket.s3.region.amazonaws.com
         options["URL_STYLE"] = "path"
     if bundle := conf.get(laptop.BUNDLE):

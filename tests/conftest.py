@@ -159,6 +159,15 @@ def fail(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
     return run
 
 
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """A pipe whose reader has gone away."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
 def write_lines(path: Path, *lines: object) -> Path:
     """Writes JSON Lines: dicts as JSON, bytes and text as they are."""
     path.parent.mkdir(parents=True, exist_ok=True)

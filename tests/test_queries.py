@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -95,19 +94,21 @@ def test_duckdb_reads_s3_with_nothing_to_download(lake: Path, monkeypatch: pytes
         assert check.main(["--lake", server.upload(lake, "lakes", "a b/lake")]) == 0
 
 
-def test_duckdb_reads_a_bucket_with_dots_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    conf = {"fs.s3a.bucket.my.lake.endpoint.region": "eu-west-1"}
+def test_duckdb_reads_a_bucket_with_dots_by_its_path_and_by_fips_where_boto3_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    conf = {"fs.s3a.bucket.my.lake.endpoint.region": "eu-west-1", "fs.s3a.endpoint.fips": "true"}
     monkeypatch.setattr(laptop, "s3a_access", lambda *_: (conf, 0))
     with duckdb.connect() as connection:
         engines.open_s3(connection, "s3a://my.lake/p", None)
-        assert "url_style=path" in str(connection.sql("FROM duckdb_secrets()").fetchall())
+        secrets = str(connection.sql("FROM duckdb_secrets()").fetchall())
+        assert "url_style=path" in secrets
+        assert "endpoint=s3-fips.eu-west-1.amazonaws.com" in secrets
 
 
-def test_a_reader_that_goes_away_is_no_error(sample_lake: str) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
+def test_a_reader_that_goes_away_is_no_error(sample_lake: str, unread: int) -> None:
     command = [sys.executable, str(engines.FOLDER / "show.py"), "--lake", sample_lake, "at_a_glance"]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(command, stdout=unread, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (141, b"")
 
 
