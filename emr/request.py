@@ -5,7 +5,6 @@ import configparser
 import contextlib
 import io
 import json
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +94,8 @@ def make_plan(args: argparse.Namespace, name: str) -> Plan:
     """The whole run, decided from the command line and dl.cfg alone."""
     code = f"{args.logs}/{name.partition('<')[0].rstrip('-._')}"  # all nights of a schedule share their code
     report = f"{args.logs}/{name}/report.json"
-    config = clean_config(args.config, args.input, args.output)
-    if found := re.search(r"^CATALOG = (\w+\.\w+)$", config, re.MULTILINE):
-        args.catalog = args.catalog or found[1]
+    config, catalog = clean_config(args.config, args.input, args.output)
+    args.catalog = args.catalog or catalog
     uploads = {f"{code}/etl.py": (JOB / "etl.py").read_text(encoding="utf-8"), f"{code}/dl.cfg": config}
     job = ["--config", "dl.cfg", "--input", str(args.input), "--output", str(args.output), "--report", report]
     job += ["--catalog", args.catalog] if args.catalog else []
@@ -140,8 +138,8 @@ def _default_conf(args: argparse.Namespace) -> dict[str, str]:
     return {**own, **ATTEMPTS, **conf}
 
 
-def clean_config(path: Path, source: Uri, destination: Uri) -> str:
-    """dl.cfg as the cluster gets it: no keys, no comments (old keys hide there), this run's paths."""
+def clean_config(path: Path, source: Uri, destination: Uri) -> tuple[str, str]:
+    """dl.cfg as the cluster gets it: no keys, no comments (old keys hide there), this run's paths; and its catalog."""
     import etl  # here, for PySpark takes a second
 
     paths = {"INPUT_DATA": str(source), "OUTPUT_DATA": str(destination)}
@@ -157,7 +155,7 @@ def clean_config(path: Path, source: Uri, destination: Uri) -> str:
     parser.read_dict(config | {"PATHS": paths, "AWS": {}})  # the cluster's role takes the place of keys and region
     text = io.StringIO()
     parser.write(text)
-    return text.getvalue()
+    return text.getvalue(), config["LAKE"]["CATALOG"]
 
 
 def _ask_cluster(plan: Plan, args: argparse.Namespace, step: dict[str, Any], cores: str) -> None:

@@ -246,9 +246,8 @@ def test_ctrl_c_asks_and_sigterm_stops(end: Any, answer: str | None, code: int, 
 
 @pytest.mark.parametrize(("status", "said"), [("SUBMITTED", "being cancelled. YARN may"), ("FAILED", "step: too late")])
 def test_stopping_a_step_leaves_the_cluster_to_its_owner(status: str, said: str, cloud: Cloud, capsys: Shown) -> None:
-    cloud.answers["CancelSteps"] = lambda: {
-        "CancelStepsInfoList": [{"Status": status, "Reason": "too late"}]
-    }  # not in moto
+    answer = {"CancelStepsInfoList": [{"Status": status, "Reason": "too late"}]}
+    cloud.answers["CancelSteps"] = lambda: answer  # not in moto
     assert cloud.run(f"--yes --cluster {cloud.new_cluster()}", {60: terminate}) == 143
     assert said in capsys.readouterr().err
     assert cloud.calls[-1][1]["StepIds"] == [cloud.step.id]
