@@ -728,6 +728,7 @@ class IcebergLake:
         self.locations = {name: f"{root}/{name.lstrip('_')}" for name in self.names}
         self.tables: dict[str, Any] = {}  # in Iceberg's own API
         self.published: list[str] = []
+        self.unsure: list[str] = []  # a table whose commit had no answer yet
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -744,7 +745,7 @@ class IcebergLake:
             self.owner = self._current(REJECTED)
             yield
         except Exception as error:
-            done = ", ".join(self.published)
+            done = ", ".join([*self.published, *self.unsure])
             state = f"{done} hold this run's rows, the other tables another's; run it again" if done else ""
             if len(self.published) == len(self.names):
                 state = "the lake holds this run's rows, its old files are not all removed"
@@ -814,7 +815,8 @@ class IcebergLake:
     def _commit(self, name: str, snapshot: int) -> None:
         """Makes the snapshot current, with the run's id as its tag for as long as it is to be kept."""
         for left in reversed(range(COMMIT_TRIES)):
-            if (current := self._current(name)) == snapshot:  # also by a try whose answer was lost
+            current, self.unsure = self._current(name), []
+            if current == snapshot:  # also by a try whose answer was lost
                 break
             change = self.tables[name].manageSnapshots()  # of the state that the table has now
             if self._current(REJECTED) != self.owner:
@@ -824,7 +826,8 @@ class IcebergLake:
             try:
                 change.setMaxRefAgeMs(self.run_id, self.settings.keep_days * DAY_MS).commit()
             except Exception as error:
-                if not left or not re.search("Commit(Failed|StateUnknown)Exception", str(error)):
+                self.unsure = [f"maybe {self.names[name]}"] if "CommitStateUnknownException" in str(error) else []
+                if not left or not (self.unsure or "CommitFailedException" in str(error)):
                     raise
         if name == REJECTED:
             self.owner = snapshot

@@ -273,6 +273,33 @@ def test_a_commit_that_meets_another_change_of_the_table_is_tried_again(
     assert iceberg_table(lake, "rejected").properties["of"] == "mine"
 
 
+def test_a_commit_without_an_answer_before_the_network_goes_is_not_called_unchanged(
+    spark: SparkSession, sources: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, answers = etl.IcebergLake._current, iter(["both", "both", "owner", "none"])
+
+    class Unanswered:
+        def __getattr__(self, name: str) -> Callable[..., Unanswered]:
+            return lambda *_: self
+
+        def commit(self) -> None:
+            raise ValueError("org.apache.iceberg.exceptions.CommitStateUnknownException: no answer")
+
+    def lose(self: etl.IcebergLake, name: str) -> int | None:
+        if (answer := next(answers)) == "none":
+            raise ConnectionError("no network")
+        found = current(self, name) if answer == "both" else self.owner
+        self.tables[name] = Unanswered() if hasattr(self, "owner") else self.tables[name]
+        return found
+
+    monkeypatch.setattr(etl.IcebergLake, "_current", lose)
+    with pytest.raises(etl.JobError) as failed:
+        run(spark, sources[1], lake, catalog=CATALOG)
+    assert failed.value.state.startswith(
+        "maybe lake.sparkify.rejected hold this run's rows, the other tables another's"
+    )
+
+
 def test_rows_that_are_not_found_again_are_not_published(
     spark: SparkSession, sources: list[Path], expected: list[Night], lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
