@@ -111,7 +111,7 @@ user_id string who
 first_name string first name; may be null
 last_name string last name; may be null
 gender string F or M as in the log; may be null
-level string free or paid: the latest level; songplays.level is the one at a play
+level string free or paid, may be null: the latest level; songplays.level is the one at a play
 
 time: One row per start_time of songplays.
 start_time timestamp the moment, UTC, in milliseconds
@@ -126,9 +126,9 @@ songplays: One row per play: an event with the page NextSong. An event that was 
 songplay_id string 128 bits in hex, the same in every run
 start_time timestamp when the play began, UTC, in milliseconds
 user_id string who listened
-level string free or paid: the level at this play; an upgrade shows at the next play
+level string free or paid, may be null: the level at this play; an upgrade shows at the next play
 song_id string the song with the same title, artist name and duration; null where the catalogue has none
-artist_id string the artist of that song; null where song_id is null
+artist_id string the artist in the song row that was found; null where song_id is null
 session_id long the session; sessions are told apart by user_id and session_id
 location string where the listener was; may be null
 user_agent string the listener's browser and device; may be null

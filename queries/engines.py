@@ -134,9 +134,19 @@ def files_of(connection: DuckDBPyConnection, root: str, pattern: str) -> list[st
 
 def parquet_source(connection: DuckDBPyConnection, root: str, table: str) -> str:
     """What DuckDB selects a table of parquet files from; nothing where there are none."""
-    files = files_of(connection, root, f"{table}/**/*.parquet")
+    if not (files := files_of(connection, root, f"{table}/**/*.parquet")):
+        return ""
     paths = ", ".join(map(quoted, files))
-    return f"read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false)" if files else ""
+    if not TYPES[table].keys() & {part.partition("=")[0].lower() for part in root.split("/")}:
+        return f"read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false)"
+    # DuckDB would take such a folder above the lake for the column, so the folders are looked for below it
+    values = "".join(
+        f", url_decode(NULLIF(regexp_extract(filename[{len(root) + 1}:], '/{name}=([^/]*)/', 1),"
+        f" '{etl.NULL_FOLDER}')) AS {name}"
+        for name in re.findall(r"/(\w+)=", files[0][len(root) :])
+    )
+    stored = f"read_parquet([{paths}], filename = true, hive_partitioning = false)"
+    return f"(SELECT * EXCLUDE (filename){values} FROM {stored})"
 
 
 def iceberg_source(
@@ -163,6 +173,8 @@ def iceberg_source(
 
 def namespace_of(connection: DuckDBPyConnection, root: str, lake: str, catalog: str | None) -> str:
     """The folder of the lake in which its Iceberg tables lie; empty where it is folders of parquet."""
+    if catalog and "." not in catalog:
+        raise LakeError(f"--catalog {catalog} has no namespace; give both, such as glue.sparkify")
     if catalog is not None:
         return "/".join(catalog.split(".")[1:])
     metadata = files_of(connection, root, "*/songplays/metadata/*.metadata.json")

@@ -10,6 +10,7 @@ WITH steps AS (
             ORDER BY p.start_time, p.session_id, p.songplay_id
         ) AS level_before
     FROM songplays AS p
+    WHERE p.level IN ('free', 'paid')
 )
 
 SELECT

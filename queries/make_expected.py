@@ -85,9 +85,10 @@ class Questions:
 
     def top_songs(self) -> Answer:
         rows = []
-        for (song_id, artist_id), plays in grouped(self.known, lambda play: (play["song_id"], play["artist_id"])):
-            artist = self.artists[artist_id]["name"]
-            rows.append((song_id, self.songs[song_id]["title"], artist, len(plays), different(plays, "user_id")))
+        for song_id, plays in grouped(self.known, itemgetter("song_id")):
+            song = self.songs[song_id]
+            artist = self.artists[song["artist_id"]]["name"]
+            rows.append((song_id, song["title"], artist, len(plays), different(plays, "user_id")))
         return "song_id title artist plays listeners", sorted(rows, key=lambda row: (-row[3], row[0]))[:20]
 
     def top_artists(self) -> Answer:
@@ -132,7 +133,7 @@ class Questions:
     def level_changes_by_day(self) -> Answer:
         changes: defaultdict[date, list[str]] = defaultdict(list)
         for plays in self.by_user.values():
-            for before, after in pairwise(plays):
+            for before, after in pairwise(play for play in plays if play["level"] in ("free", "paid")):
                 if before["level"] != after["level"]:
                     changes[day_of(after)].append(after["level"])
         return "year month day upgrades downgrades", [
@@ -194,7 +195,8 @@ class Questions:
         classes: dict[int, list[int]] = {bound: [] for bound in bounds}
         for plays in self.by_user.values():
             levels = [play["level"] for play in plays]
-            upgrades = [number for number, change in enumerate(pairwise(levels), 1) if change == ("free", "paid")]
+            free = levels.index("free") if "free" in levels else len(levels)
+            upgrades = [number for number, level in enumerate(levels) if level == "paid" and number > free]
             if upgrades:
                 classes[max(bound for bound in bounds if bound <= upgrades[0])].append(upgrades[0])
         rows = [
@@ -285,10 +287,9 @@ class Questions:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make_expected.py", description="Compute the queries' expected results.")
-    parser.add_argument("--data", type=Path, default=FOLDER.parent / "data", help="the input (default: data)")
     parser.add_argument("--out", type=Path, default=FOLDER / "expected", help="default: queries/expected")
     options = parser.parse_args(argv)
-    questions = Questions(oracle.read_lake(options.data))
+    questions = Questions(oracle.read_lake(FOLDER.parent / "data"))
     options.out.mkdir(parents=True, exist_ok=True)
     for query in sorted(FOLDER.glob("*.sql")):
         columns, rows = getattr(questions, query.stem)()

@@ -6,8 +6,11 @@ WITH steps AS (
     SELECT
         user_id,
         level,
-        LAG(level) OVER (PARTITION BY user_id ORDER BY start_time, session_id, songplay_id) AS level_before,
-        ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY start_time, session_id, songplay_id) - 1 AS plays
+        ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY start_time, session_id, songplay_id) - 1 AS plays,
+        MAX(CASE WHEN level = 'free' THEN 1 END) OVER (
+            PARTITION BY user_id
+            ORDER BY start_time, session_id, songplay_id
+        ) AS was_free
     FROM songplays
 ),
 
@@ -16,7 +19,7 @@ upgrades AS (
         user_id,
         MIN(plays) AS plays
     FROM steps
-    WHERE level = 'paid' AND level_before = 'free'
+    WHERE level = 'paid' AND was_free = 1
     GROUP BY user_id
 ),
 

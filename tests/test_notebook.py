@@ -15,6 +15,8 @@ import pytest
 from conftest import PLAY, ROOT, write_lines, write_small
 from pictures import PICTURES
 
+import etl
+
 TABLES = {"songs", "artists", "users", "songplays", "time"}
 KOALAS = {f"koalas-{name}" for name in TABLES}
 DRAWN = {f"picture-{question}" for question in PICTURES}
@@ -71,6 +73,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notebook")
     for name in ("etl.py", "laptop.py", "dl.cfg"):
         shutil.copy(ROOT / name, folder)
+    config = folder / "dl.cfg"
+    config.write_text(re.sub(r"(?m)^CATALOG *=.*", "CATALOG = lake.sparkify", config.read_text("utf-8")), "utf-8")
+    assert etl.read_config(str(config))["LAKE"]["CATALOG"]  # which the notebook leaves alone
     for name in ("docs", "queries", "data"):
         shutil.copytree(ROOT / name, folder / name)
     events = [PLAY | {"page": "Home", "ts": PLAY["ts"] + number} for number in range(100)]
