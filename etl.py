@@ -717,6 +717,8 @@ class IcebergLake:
 
     def __init__(self, spark: SparkSession, settings: Settings, run_id: str) -> None:
         self.spark, self.settings, self.run_id = spark, settings, run_id
+        if settings.output.startswith("s3") and re.search("[#?]", settings.output):
+            raise ConfigError(f"{settings.output}: on S3, Iceberg leaves out what follows a # or ? in a path")
         catalog, namespace = settings.catalog.split(".")
         if not spark.conf.get(f"spark.sql.catalog.{catalog}", None):
             raise ConfigError(f"Spark knows no catalog {catalog}: spark.sql.catalog.{catalog} is not set")
@@ -1139,7 +1141,7 @@ def explain(error: BaseException | None) -> str:
     causes = re.findall(r"Connect to \S+ .*failed: .*", text)  # their own cause does not name the server
     causes = causes or re.findall(r"^(?:Caused by: |: |.*executor (?:driver|\d+)\): )(.*)", text, re.MULTILINE)
     line = next((line for line in [*causes[-1:], *text.splitlines()] if line.strip()), type(error).__name__)
-    line = re.sub(r"^(?:[\w$]+\.)+(?!ClassNotFound|NoClassDef)[\w$]+: ", "", line).strip()
+    line = re.sub(r"^(?:[\w$]+\.)+(?!ClassNotFound|NoClassDef|UnknownHost)[\w$]+: ", "", line).strip()
     file = re.search(r"while reading file (\S+?)\.?(?:\s|$)", text)
     return f"cannot read {file[1]}: {line}" if file and file[1] not in line else line
 

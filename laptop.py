@@ -71,6 +71,7 @@ ICEBERG_AWS = ",".join(f"software.amazon.awssdk:{part}:2.29.52" for part in ("gl
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
 BUNDLE = "certificates"  # a setting of ours, not of S3A
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
 AWS_ENDPOINT = re.compile(r"https://s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
 
 # A short run ends before what Java's second compiler makes has paid for itself, and so does a longer one that reads
@@ -85,6 +86,7 @@ START_PROBLEMS = {
     "(?i)[^\n]*(?:could not (?:reserve|allocate)|cannot allocate memory|insufficient memory)[^\n]*": (
         "too little memory for Spark's JVM: {0}"
     ),
+    "(?:Unrecognized|Invalid) [^\n]*": "Java or Spark refuses a setting of yours: {0}",
     "unresolved dependency: [^:\\n]*": "cannot download jars: {0}; is Maven Central reachable?",
 }
 
@@ -116,6 +118,8 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
     is_small = settings.input.startswith(("file://", "s3a://")) and size <= SMALL_INPUT_BYTES
     if is_small:
         conf["spark.driver.defaultJavaOptions"] = SMALL_INPUT_JAVA
+    if "spark.jars.packages" in conf and "--packages" in os.environ.get("PYSPARK_SUBMIT_ARGS", ""):
+        raise SessionError("PYSPARK_SUBMIT_ARGS has --packages, which would replace the jars of this run; unset it", 2)
     spark = start(conf, verbose)
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
     if bundle := access.pop(BUNDLE, ""):
@@ -145,8 +149,11 @@ def open_catalog(spark: SparkSession, settings: Settings, access: Mapping[str, s
             conf[".glue.endpoint"] = endpoint
         system: Any = getattr(spark._jvm, "java.lang.System")
         keys = {"access.key": "accessKeyId", "secret.key": "secretAccessKey", "session.token": "sessionToken"}
-        for key in keys.keys() & {key.removeprefix("fs.s3a.") for key in access}:  # not where a setting would show them
-            system.setProperty(f"aws.{keys[key]}", access[f"fs.s3a.{key}"])
+        properties = {f"fs.s3a.{key}": f"aws.{name}" for key, name in keys.items()}
+        proxy = {"host": "Host", "port": "Port", "username": "User", "password": "Password"}
+        properties |= {f"fs.s3a.proxy.{key}": f"http.proxy{name}" for key, name in proxy.items()}
+        for key in properties.keys() & access.keys():  # not where a setting would show them
+            system.setProperty(properties[key], access[key])
     for key, value in conf.items():
         spark.conf.set(name + key, value)
 
@@ -171,11 +178,15 @@ def start(conf: dict[str, str], verbose: bool) -> SparkSession:
     os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")  # no network knows the name of many a laptop
     with tempfile.TemporaryFile() as printed:
         output = {} if verbose else {"stdout": printed, "stderr": printed}
+        # S3A has settings for boto3's proxy; by the variables Java would also go where boto3 does not
+        hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.lower() in PROXY_VARIABLES}
         try:
             gateway = launch_gateway(settings, output)  # type: ignore[no-untyped-call]
             context = SparkContext(gateway=gateway, conf=settings)
         except Exception as error:
             raise SessionError(why_not_started(error, printed)) from error
+        finally:
+            os.environ |= hidden
     if not verbose:
         context.setLogLevel("OFF")  # an error is told in one line, at the end
     return SparkSession(context)
@@ -268,7 +279,7 @@ def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str],
             problem = error.response["Error"]
             hint = "" if keys else "; no AWS credentials were found, and without them only public buckets can be read"
             raise SessionError(f"cannot list {uri}: {problem.get('Message')} ({problem['Code']}){hint}") from error
-        except BotoCoreError as error:
+        except (BotoCoreError, ValueError) as error:  # the last of an endpoint that is no URL
             raise SessionError(f"cannot reach S3 for {uri}: {error}") from error
     return conf, size
 

@@ -100,7 +100,8 @@ def open_s3(connection: DuckDBPyConnection, uri: str, config: str | None) -> dic
     import laptop
 
     load(connection, "httpfs")
-    conf, _ = laptop.s3a_access([uri], etl.read_config(etl.find_config(config, None))["AWS"])
+    aws = etl.read_config(etl.find_config(config, None))["AWS"]
+    conf, _ = laptop.s3a_access([uri], aws)
     bucket = f"fs.s3a.bucket.{laptop.bucket_of(uri)}"
     is_public = f"{bucket}.aws.credentials.provider" in conf
     key, secret, token = (
@@ -120,7 +121,7 @@ def open_s3(connection: DuckDBPyConnection, uri: str, config: str | None) -> dic
     given = ", ".join(f"{name} {quoted(value)}" for name, value in options.items() if value)
     connection.execute(f"CREATE SECRET (TYPE s3, {given})")
     keys = {"aws_access_key_id": key, "aws_secret_access_key": secret, "aws_session_token": token}
-    return keys | {"region_name": region, "endpoint_url": endpoint}
+    return keys | {"region_name": region, "endpoint_url": aws["AWS_ENDPOINT_URL"] or None}
 
 
 def files_of(connection: DuckDBPyConnection, root: str, pattern: str) -> list[str]:
@@ -157,7 +158,9 @@ def iceberg_source(
     A catalog of files leaves a hint, which DuckDB reads, of the metadata that is valid. Otherwise Glue knows.
     """
     folder = f"{root}/{namespace}/{table}"
-    if files_of(connection, folder, "metadata/version-hint.text"):
+    if files_of(
+        connection, folder, "metadata/version-hint.tex[t]"
+    ):  # a name without a wildcard DuckDB gives back unseen
         return f"iceberg_scan({quoted(folder)})"
     if not access or not files_of(connection, folder, "metadata/*.metadata.json"):
         return ""
@@ -307,5 +310,5 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Calla
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {etl.explain(error)}", file=sys.stderr)
         return 1

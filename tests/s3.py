@@ -62,6 +62,11 @@ class Request:
         return [*self.authorization.partition("Credential=")[2].partition(",")[0].split("/"), "", ""]
 
 
+def no_proxy_for(s3: S3Server) -> dict[str, Any]:
+    """A proxy that is not there, and that the server is not to be reached by; Java does not know the form with a port."""
+    return {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": f"127.0.0.1:{s3.port}"}
+
+
 class S3Server:
     """`before` is told each request before it is obeyed, and may return an error code to refuse it; `after` afterwards.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import ROOT
+from pyspark import SparkFiles
 
 import etl
 import laptop
@@ -60,7 +62,8 @@ def test_dl_cfg_as_shipped_has_every_key_with_its_default() -> None:
 
 def test_what_dl_cfg_leaves_out_has_its_default_and_keys_may_be_in_any_case() -> None:
     changed = etl.DEFAULTS | {"LIMITS": {"MAX_REJECTED": "0.5"}}
-    assert etl.read_config(write("[LIMITS]\nmax_rejected = 0.5\n")) == changed
+    text = "[LIMITS]\nmax_rejected = 0.5\n"
+    assert etl.read_config(write(text)) == etl.read_config(write(f"\ufeff{text}")) == changed
 
 
 def test_a_percent_sign_in_a_secret_is_one_and_settings_do_not_show_it() -> None:
@@ -80,6 +83,7 @@ def test_command_line_over_dl_cfg_over_defaults(tmp_path: Path) -> None:
     given = settings_of("--config", config, *options)
     assert (given.input, given.output, given.max_rejected) == (f"file://{tmp_path}/yours", "file:///out", 0)
     assert given.report == f"file://{tmp_path}/r.json"
+    assert settings_of("--max-rejected", "1").max_rejected == 1
     config = write("[LAKE]\nCATALOG = glue.sparkify\nKEEP_DAYS = 30\n")
     assert (given.catalog, given.keep_days, settings_of("--config", config).catalog) == ("", 7, "glue.sparkify")
     given = settings_of("--config", config, "--catalog", "lake.mine")
@@ -93,6 +97,40 @@ def test_dl_cfg_here_over_the_one_beside_etl_and_the_first_line_says_which(
     Path("dl.cfg").write_text("[PATHS]\nINPUT_DATA = mine\n")
     assert settings_of().input == f"file://{tmp_path}/mine"
     assert capsys.readouterr().out == f"configuration: {ROOT}/dl.cfg\nconfiguration: {tmp_path}/dl.cfg\n"
+
+
+HANDED: dict[str, tuple[dict[str, str], str | None, str]] = {
+    "by --files": ({"spark.files": "file:/a.txt,file:{0}/a%20b/dl.cfg"}, None, "a b/dl.cfg"),
+    "by YARN's --files, with another name": ({"spark.yarn.dist.files": "file:{0}/mine.cfg#dl.cfg"}, None, "mine.cfg"),
+    "in cluster mode": (
+        {"spark.yarn.dist.files": "s3://b/dl.cfg", "spark.submit.deployMode": "cluster"},
+        None,
+        "dl.cfg",
+    ),
+    "by another platform": ({"spark.files": "s3://b/dl.cfg"}, None, "files/dl.cfg"),
+    "and another given": ({"spark.files": "file:{0}/a%20b/dl.cfg"}, "mine.cfg", "mine.cfg"),
+    "and given by its name there": ({"spark.files": "s3://b/your.cfg"}, "your.cfg", "files/your.cfg"),
+    "without one": ({}, None, "dl.cfg"),
+}
+
+
+@pytest.mark.parametrize("name", HANDED)
+def test_under_spark_submit_the_dl_cfg_that_was_handed_over_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for file in ("dl.cfg", "mine.cfg", "a b/dl.cfg", "files/dl.cfg", "files/your.cfg"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    given, option, found = HANDED[name]
+    conf = {key: value.format(tmp_path) for key, value in given.items()}
+    spark: Any = SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: conf))
+    monkeypatch.setattr(SparkFiles, "get", lambda name: str(tmp_path / "files" / name))
+    assert etl.find_config(option, spark) == str(tmp_path / found)
+    if given:
+        for file in (found, f"files/{Path(found).name}"):
+            (tmp_path / file).unlink(missing_ok=True)
+        with pytest.raises(etl.ConfigError, match="no configuration file"):
+            etl.find_config(option, spark)
 
 
 URIS = {
@@ -160,9 +198,12 @@ WRONG: dict[str, tuple[str | bytes, list[str]]] = {
     "column of another table": ("[PARTITIONS]\nSONGPLAYS = weekday\n", ["SONGPLAYS", "weekday"]),
     **{
         f"catalog {name!r}": (f"[LAKE]\nCATALOG = {name}\n", ["CATALOG", name, "glue.sparkify"])
-        for name in ("glue", "glue.Spark", "glue.a.b", "glue.a-b", ".a", "g.a; DROP")
+        for name in ("glue", "glue.Spark", "glue.a.b", "glue.a-b", "glüe.a", ".a", "g.a; DROP")
     },
-    **{f"{days!r} days": (f"[LAKE]\nKEEP_DAYS = {days}\n", ["KEEP_DAYS", days]) for days in ("0", "-1", "1.5", "")},
+    **{
+        f"{days!r} days": (f"[LAKE]\nKEEP_DAYS = {days}\n", ["KEEP_DAYS", days])
+        for days in ("0", "-1", "1.5", "100000", "")
+    },
     **{
         f"share {share!r}": (f"[LIMITS]\nMAX_REJECTED = {share}\n", ["MAX_REJECTED", share])
         for share in ("1.01", "-0.1", "1%", "nan", "")
@@ -214,7 +255,10 @@ def test_input_and_output_lie_side_by_side(capsys: pytest.CaptureFixture[str], s
         assert "inside one another" in error_of(capsys, "--input", source, "--output", output)
 
 
-@pytest.mark.parametrize("report", ["in/log_data/a.json", "link-to-in/r.json", "lake/songs/r.json", "lake/_lake", "in"])
+@pytest.mark.parametrize(
+    "report",
+    ["in/log_data/a.json", "link-to-in/r.json", "lake/songs/r.json", "lake/_rejected/r.json", "lake/_lake", "in"],
+)
 def test_a_report_among_the_files_of_the_input_or_of_a_table_is_refused(
     capsys: pytest.CaptureFixture[str], report: str
 ) -> None:

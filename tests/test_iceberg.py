@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,13 +21,14 @@ import duckdb
 import engines
 import oracle
 import pytest
-from conftest import PLAY, ROOT, SAMPLE, open_catalog, run, run_etl, run_python, write_lines
+from conftest import PLAY, ROOT, SAMPLE, open_catalog, run, run_etl, run_python, settings, write_lines
 from lakes import CATALOG, NAMESPACE, iceberg_table, some_of_sample, tables_of
 from pyiceberg.catalog.glue import GlueCatalog
 from pyspark.sql import SparkSession
-from s3 import KEYS, S3Server
+from s3 import KEYS, S3Server, no_proxy_for
 
 import etl
+import laptop
 
 pytestmark = pytest.mark.usefixtures("interpreted")
 NAMES = ["rejected", *etl.TABLES]
@@ -105,6 +107,7 @@ def test_the_report_names_snapshots_sizes_and_the_time_of_the_commits(nights: Si
         files = [task.file for task in stored.scan().plan_files()]
         sizes = len(files), sum(file.file_size_in_bytes for file in files), sum(file.record_count for file in files)
         assert (table["files"], table["bytes"], table["rows"]) == sizes
+        assert stored.refs()[report["run_id"]].max_ref_age_ms == 7 * 86_400_000
     seconds = [table["mixed_seconds"] for table in report["tables"].values()]
     assert 0 < seconds[0] < seconds[-1] == max(seconds) < report["seconds"]
     assert f"see {CATALOG}.rejected" not in etl.show(report)
@@ -273,31 +276,56 @@ def test_a_commit_that_meets_another_change_of_the_table_is_tried_again(
     assert iceberg_table(lake, "rejected").properties["of"] == "mine"
 
 
-def test_a_commit_without_an_answer_before_the_network_goes_is_not_called_unchanged(
-    spark: SparkSession, sources: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("then", ["it is found", "the network goes", "no try is left"])
+def test_a_commit_without_an_answer_is_looked_for_and_not_called_unchanged(
+    then: str,
+    spark: SparkSession,
+    sources: list[Path],
+    expected: list[Night],
+    lake: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    current, answers = etl.IcebergLake._current, iter(["both", "both", "owner", "none"])
+    """The first commit, of the table rejected."""
+    current, table = etl.IcebergLake._current, SimpleNamespace(looks=0)
 
     class Unanswered:
-        def __getattr__(self, name: str) -> Callable[..., Unanswered]:
-            return lambda *_: self
+        def __init__(self, change: Any) -> None:
+            self.change = change
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *values: Unanswered(getattr(self.change, name)(*values))
 
         def commit(self) -> None:
+            self.change.commit()
             raise ValueError("org.apache.iceberg.exceptions.CommitStateUnknownException: no answer")
 
-    def lose(self: etl.IcebergLake, name: str) -> int | None:
-        if (answer := next(answers)) == "none":
+    def watch(self: etl.IcebergLake, name: str) -> int | None:
+        table.looks += 1
+        if table.looks == 4 and then == "the network goes":
             raise ConnectionError("no network")
-        found = current(self, name) if answer == "both" else self.owner
-        self.tables[name] = Unanswered() if hasattr(self, "owner") else self.tables[name]
+        found = current(self, name)
+        if table.looks == 2:
+            real = self.tables[name]
+            self.tables[name] = SimpleNamespace(
+                refresh=real.refresh,
+                currentSnapshot=real.currentSnapshot,
+                manageSnapshots=lambda: Unanswered(real.manageSnapshots()),
+            )
         return found
 
-    monkeypatch.setattr(etl.IcebergLake, "_current", lose)
+    monkeypatch.setattr(etl.IcebergLake, "_current", watch)
+    monkeypatch.setattr(etl.IcebergLake, "_clean", lambda *_: None)
+    if then == "it is found":
+        run(spark, sources[1], lake, catalog=CATALOG)
+        assert tables_of(lake) == expected[1]
+        return
+    if then == "no try is left":
+        monkeypatch.setattr(etl, "COMMIT_TRIES", 1)
     with pytest.raises(etl.JobError) as failed:
         run(spark, sources[1], lake, catalog=CATALOG)
-    assert failed.value.state.startswith(
-        "maybe lake.sparkify.rejected hold this run's rows, the other tables another's"
-    )
+    rest = "hold this run's rows, the other tables another's; run it again"
+    assert failed.value.state == f"maybe lake.sparkify.rejected {rest}"
+    assert tables_of(lake) == expected[0]
 
 
 def test_rows_that_are_not_found_again_are_not_published(
@@ -358,9 +386,12 @@ def test_nights_go_when_their_days_are_over_and_never_the_current_one(
 ) -> None:
     lake = tmp_path / "lake"
     monkeypatch.setattr(etl, "DAY_MS", 1)  # so seven milliseconds
-    for night in (1, 0):
-        report = run(spark, sources[night], lake, catalog=CATALOG)
+    others = {"songs": ("artist_id",), "time": ("month",), "songplays": ()}
+    for night, partitions in ((1, settings(lake, lake).partitions), (0, others)):
+        report = run(spark, sources[night], lake, catalog=CATALOG, partitions=partitions)
         assert tables_of(lake) == expected[night]
+        for name, columns in partitions.items():
+            assert tuple(field.name for field in iceberg_table(lake, name).spec().fields) == columns
     for name in NAMES:
         table = iceberg_table(lake, name)
         assert [snapshot.summary["run-id"] for snapshot in table.snapshots() if snapshot.summary] == [report["run_id"]]
@@ -408,6 +439,7 @@ def test_queries_by_month_and_by_time_skip_files_that_are_sorted(spark: SparkSes
     plays = [PLAY | {"ts": day + item, "itemInSession": item} for day in starts for item in range(3)]
     write_lines(tmp_path / "in" / "log_data" / "a.json", *plays)
     some_of_sample(SAMPLE, tmp_path / "in", slice(3), slice(0))
+    (tmp_path / "lake" / NAMESPACE / "songs" / "data").mkdir(parents=True)  # as of a first run that died
     run(spark, tmp_path / "in", tmp_path / "lake", catalog=CATALOG)
     for name in ("songplays", "time"):
         table = iceberg_table(tmp_path / "lake", name)
@@ -428,12 +460,49 @@ OTHER_THAN_READS = ({"PUT": 34, "LIST": 14, "DELETE": 1}, {"PUT": 41, "LIST": 20
 MOST_READS = (120, 200)
 
 
-def test_on_s3_the_tables_are_glues(sources: list[Path], expected: list[Night]) -> None:
+def test_glue_and_its_files_are_reached_by_the_proxy_of_s3a(spark: SparkSession, tmp_path: Path) -> None:
+    on_s3 = replace(settings(tmp_path, tmp_path), output="s3a://b/lake", catalog="glue.sparkify")
+    access = {
+        "fs.s3a.bucket.b.endpoint.region": "eu-west-1",
+        "fs.s3a.proxy.host": "proxy.corp",
+        "fs.s3a.proxy.port": "3128",
+    }
+    system = etl.java(spark, "java.lang.System")
+    try:
+        laptop.open_catalog(spark.newSession(), on_s3, access)
+        assert [system.getProperty(f"http.proxy{part}") for part in ("Host", "Port", "User")] == [
+            "proxy.corp",
+            "3128",
+            None,
+        ]
+    finally:
+        for part in ("Host", "Port"):
+            system.clearProperty(f"http.proxy{part}")
+
+
+def test_on_s3_a_path_that_iceberg_would_cut_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    for output in ("s3a://b/my #lake", "s3://b/lake?"):
+        with pytest.raises(etl.ConfigError, match=r"leaves out what follows"):
+            etl.IcebergLake(spark, replace(settings(tmp_path, tmp_path), output=output, catalog=CATALOG), "run-a")
+
+
+def test_packages_of_ones_own_do_not_replace_the_jars_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", "--packages org.postgresql:postgresql:42.7.4 pyspark-shell")
+    with pytest.raises(laptop.SessionError, match="has --packages"):
+        laptop.create_session(settings(tmp_path, tmp_path, catalog=CATALOG))
+
+
+def test_on_s3_the_tables_are_glues(
+    sources: list[Path], expected: list[Night], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with S3Server() as s3:
         s3.make_bucket("songs", "eu-west-1")
         options = ("--output", "s3a://songs/lake", "--catalog", "glue.sparkify", "--report")
         for number, source in enumerate(sources):
-            done = run_etl("--input", source, *options, f"s3a://songs/r{number}.json", **s3.environment)
+            report = f"s3a://songs/r{number}.json"
+            done = run_etl("--input", source, *options, report, **no_proxy_for(s3), **s3.environment)
             assert done.stderr == ""
             asked = Counter(
                 request.verb
@@ -461,5 +530,9 @@ def test_on_s3_the_tables_are_glues(sources: list[Path], expected: list[Night]) 
         printed = run_python(program, ROOT, AWS_DEFAULT_REGION="eu-west-1", **place, **s3.environment)
         november = [play for play in expected[1]["songplays"] if play[1].month == 11]
         assert printed == f"{len(november)} {len(expected[0]['songplays'])}\n"
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        with engines.duckdb_engine("s3://songs/lake") as query:
+            assert query("SELECT COUNT(*) FROM songplays")[1] == [(len(expected[1]["songplays"]),)]
         assert {key.split("/")[1] for key in s3.keys("songs", "lake/")} == {"sparkify"}
         assert s3.uploads("songs") == []

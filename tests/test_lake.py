@@ -31,12 +31,19 @@ OLD_FILE = "part-00000-0b0d0f43-ce4e-4dd4-a8d3-8cbb96a8a4bd.c000.snappy.parquet"
 # What a run finds
 
 
-def test_data_files_without_a_marker_are_refused(fail: Callable[..., str], small: Path, lake: Path) -> None:
+def test_data_files_without_a_marker_are_refused_and_other_files_are_not(
+    spark: SparkSession, fail: Callable[..., str], small: Path, lake: Path
+) -> None:
     (lake / "_lake").unlink()
     before = contents_of(lake)
     error = fail("--input", small, "--output", lake)
     assert f"file:{lake}/songs holds data files" in error and error.count("\n") == 1
     assert contents_of(lake) == before
+    for name in etl.TABLES:
+        shutil.rmtree(lake / name)
+    write_lines(lake / "songs" / "notes.txt", "mine")
+    with etl.Lake(spark, etl.Settings("", f"file://{lake}", {}), "run-a").claimed():
+        pass
 
 
 def test_a_lake_of_an_earlier_version_is_taken_over_with_what_dead_runs_have_left(
@@ -54,6 +61,8 @@ def test_a_lake_of_an_earlier_version_is_taken_over_with_what_dead_runs_have_lef
     for folder in (lake / "songs", *left[3:], *(lake / "songs").glob("year=2*")):
         (folder / ".part-0.parquet.crc").touch()  # as spark-submit leaves them on local files
     expected = tables_of(lake)
+    task = left[0].with_name("task_1_m_000000")  # done, and not committed with its job
+    shutil.copytree(lake / "songs" / "year=2001", task / "year=2001")
     run(spark, small, lake)
     assert tables_of(lake) == expected
     assert list(lake.rglob(".*")) == []
@@ -69,7 +78,7 @@ def test_an_empty_table_has_its_columns_for_every_reader(
     quiet = write_lines(tmp_path / "quiet" / "log_data" / "a.json", PLAY | {"page": "Home"}).parents[1]
     shutil.copytree(small / "song_data", quiet / "song_data")
     report = run(spark, quiet, lake)
-    assert report["matched_share"] is None
+    assert report["matched_share"] is None and "found their song" not in etl.show(report)
     for name in ("songplays", "time"):
         columns = etl.TABLES[name].names
         assert spark.read.parquet(f"file://{lake}/{name}").columns == columns
@@ -168,15 +177,18 @@ def test_a_session_that_was_there_before_is_left_as_it_was(
 def test_a_lock_is_renewed_until_the_run_ends_or_another_takes_over(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert etl.HEARTBEAT_SECONDS * 3 < etl.DEAD_AFTER_SECONDS
     monkeypatch.setattr(etl, "HEARTBEAT_SECONDS", 0.01)
     lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
     application = spark.sparkContext.applicationId
     tmp_path.joinpath("lake").mkdir()
     of_its_own = tmp_path / "lake" / f"_lock-run-b,elsewhere,1,2,{application}"  # of an attempt before, on YARN
     of_its_own.touch()
-    beats, write = threading.Semaphore(0), etl.write_text
+    beats, write, failures = threading.Semaphore(0), etl.write_text, iter([True])
 
     def write_and_tell(*file: Any) -> None:
+        if next(failures, False):
+            raise etl.JobError("no network for a moment")
         write(*file)
         beats.release()
 
@@ -210,6 +222,10 @@ def test_a_lock_of_another_machine_of_the_same_name_is_alive(
     monkeypatch.setattr(uuid, "getnode", lambda: 1)
     with etl.Lake(spark, settings, "run-b").claimed():
         pass
+    half_dead = tmp_path / "lake" / ",".join([*theirs[:2], "0", str(os.getpid()), "local-1"])  # its JVM still writes
+    half_dead.touch()
+    with pytest.raises(etl.JobError, match="another run is at work"), etl.Lake(spark, settings, "run-b").claimed():
+        pass
 
 
 def test_a_strangers_file_that_comes_meanwhile_is_none_of_the_runs(
@@ -236,6 +252,15 @@ def test_a_folder_of_checksums_alone_is_no_reason_to_stop(spark: SparkSession, t
     lake.fs.initialize(lake.root.toUri(), spark._jsc.hadoopConfiguration())
     lake._tidy(lake._path("songs"))
     assert (tmp_path / "lake" / "songs" / "year=1").exists()
+
+
+def test_a_file_that_s3_does_not_delete_fails_the_run(spark: SparkSession, tmp_path: Path) -> None:
+    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    failed = SimpleNamespace(getKey=lambda: lake._path("songs/a"), getValue=lambda: "AccessDenied")
+    bulk = SimpleNamespace(pageSize=lambda: 250, bulkDelete=lambda paths: [failed])
+    lake.fs = SimpleNamespace(hasPathCapability=lambda *_: True, createBulkDelete=lambda path: bulk)
+    with pytest.raises(etl.JobError, match=r"cannot delete file:.*/lake/songs/a: AccessDenied"):
+        lake._delete("songs", ["file:///a"])
 
 
 # Two runs that overlap in spite of the lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,9 @@ def test_duckdb_reads_a_bucket_with_dots_by_its_path_and_by_fips_where_boto3_doe
         secrets = str(connection.sql("FROM duckdb_secrets()").fetchall())
         assert "url_style=path" in secrets
         assert "endpoint=s3-fips.eu-west-1.amazonaws.com" in secrets
+    conf["fs.s3a.endpoint"] = "https://minio.corp"
+    with duckdb.connect() as connection:
+        assert engines.open_s3(connection, "s3a://my.lake/p", None)["endpoint_url"] is None  # which Glue has not
 
 
 def test_a_reader_that_goes_away_is_no_error(sample_lake: str, unread: int) -> None:
@@ -212,8 +216,12 @@ def test_what_cannot_be_read_is_told(
         pass
 
 
-def test_an_error_is_one_line(sample_lake: str, capsys: Capture) -> None:
+def test_an_error_is_one_line(sample_lake: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert show.main(["--lake", sample_lake, "nix"]) == 1
     assert capsys.readouterr().err.startswith("show.py: error: no question nix; there are at_a_glance, devices, ")
     assert show.main(["--lake", sample_lake, "--catalog", "glue"]) == 1
     assert "--catalog glue has no namespace" in capsys.readouterr().err
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    for bucket in ("lakes", "My_B!"):  # botocore has two lines for the second
+        assert show.main(["--lake", f"s3://{bucket}/x"]) == 1
+        assert re.fullmatch(r"show\.py: error: [^\n]*[Ii]nvalid[^\n]*\n", capsys.readouterr().err)

@@ -53,6 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     year = next(path for path in (lake / "songplays").iterdir() if path.name.startswith("year="))
     shutil.copy(lake / next(iter(files)), year / "part-00000-of-another-job.bak")
     (lake / "songs" / "notes.txt").write_text("mine")
+    (lake / "songs" / "empty").mkdir()
     options = ("--config", ROOT / "dl.cfg", "--output", lake.name)
     second = run_etl(*options, cwd=folder, TZ="Pacific/Auckland", LC_ALL="C")
     return Runs(lake, first, json.loads(report.read_text()), rows, files, second)
@@ -107,7 +108,7 @@ def test_a_second_run_gives_an_equal_lake_of_new_files(runs: Runs) -> None:
 
 
 def test_files_of_others_are_left_alone_and_reported(runs: Runs) -> None:
-    assert (runs.lake / "songs" / "notes.txt").read_text() == "mine"
+    assert (runs.lake / "songs" / "notes.txt").read_text() == "mine" and (runs.lake / "songs" / "empty").exists()
     left = re.findall("^left alone, not written by this job: (.*)$", runs.second.stdout, re.MULTILINE)
     assert sorted(Path(file).name for file in left) == ["notes.txt", "part-00000-of-another-job.bak"]
 
@@ -118,7 +119,7 @@ def test_files_of_others_are_left_alone_and_reported(runs: Runs) -> None:
 @pytest.fixture(scope="module")
 def odd_input(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An input and its dl.cfg: names beyond ASCII, three rejected lines, songs whose artist_id is no name for a folder."""
-    folder = tmp_path_factory.mktemp("odd") / "tägliche Läufe"
+    folder = tmp_path_factory.mktemp("odd") / "tägliche Läufe [1]{a}"
     songs = [SONG | {"song_id": f"SO{n}", "artist_id": artist} for n, artist in enumerate(("AR/1", "AR=2%", "AR 3"))]
     write_lines(folder / "in" / "song_data" / "Ä" / "Жé.json", *songs, "{broken")
     write_lines(folder / "in" / "log_data" / "雨.json", PLAY, PLAY | {"ts": 1541105830}, PLAY | {"userId": ""})
@@ -131,14 +132,15 @@ def odd_input(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_in_an_odd_place_makes_the_whole_lake(odd_input: Path, tmp_path: Path) -> None:
     """A locale that is not installed, nothing else in the environment, all streams closed."""
-    program = f"{sys.executable} -u {ROOT}/etl.py --config '{odd_input}/dl.cfg' --output {tmp_path}/lake"
+    lake = tmp_path / "la[k]e*"
+    program = f"{sys.executable} -u {ROOT}/etl.py --config '{odd_input}/dl.cfg' --output '{lake}'"
     command = f"env -i PATH=$PATH LC_ALL=en_US.UTF-8 {program} <&- >&- 2>&-"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
-    assert tables_of(tmp_path / "lake") == oracle.read_lake(odd_input / "in").tables
-    assert rejected_of(tmp_path / "lake", odd_input / "in") == oracle.read_lake(odd_input / "in").rejected
-    assert len(list((tmp_path / "lake" / "songs" / "year=2001").glob("artist_id=*/*.parquet"))) == 3
-    assert len(list((tmp_path / "lake" / "time").glob("*.parquet"))) == 1
+    assert tables_of(lake) == oracle.read_lake(odd_input / "in").tables
+    assert rejected_of(lake, odd_input / "in") == oracle.read_lake(odd_input / "in").rejected
+    assert len(list((lake / "songs" / "year=2001").glob("artist_id=*/*.parquet"))) == 3
+    assert len(list((lake / "time").glob("*.parquet"))) == 1
 
 
 # Errors: one line and an exit code; where the job stops after Spark's start, the session is the tests' own
@@ -217,7 +219,15 @@ def test_more_rejected_lines_than_allowed_fail_the_run_and_just_as_many_do_not(
 ) -> None:
     options = ("--input", str(odd_input / "in"), "--output", str(tmp_path / "lake"), "--max-rejected")
     error = fail(*options, "0.49")
-    assert_one_line(error, "2 of 4 lines", f"file://{odd_input}/in/log_data", "0.49", "MAX_REJECTED", "unchanged")
+    assert_one_line(
+        error,
+        "2 of 4 lines",
+        f"file://{odd_input}/in/log_data",
+        "0.49",
+        "MAX_REJECTED",
+        "ts is not in UTC",
+        "unchanged",
+    )
     assert not (tmp_path / "lake").exists()
     assert etl.main([*options, "0.5"]) == 0
     assert f"rejected lines: 3, see file://{tmp_path}/lake/_rejected\n" in capfd.readouterr().out
@@ -243,6 +253,7 @@ STARTS: dict[str, tuple[dict[str, str], int, list[str]]] = {
     "no Java in JAVA_HOME": ({"JAVA_HOME": "{folder}"}, 1, ["Java 17 or 21", "apt-get install", "{folder}"]),
     "a Java that is too old": ({"JAVA_HOME": "{folder}/old"}, 1, ["Java 17 or 21", "older"]),
     "a Java that is too new": ({"JAVA_HOME": "{folder}/new"}, 1, ["Java 17 or 21", "newer"]),
+    "a setting that Java refuses": ({"JAVA_TOOL_OPTIONS": "-XX:+Nope"}, 1, ["setting of yours: Unrecognized VM option"]),
     "a setting that Spark refuses": ({"JAVA_HOME": "{folder}/bad"}, 1, ["Spark did not start: org", "Could not parse Master URL"]),
     "arguments without pyspark-shell": ({"PYSPARK_SUBMIT_ARGS": "--driver-memory 1g"}, 2, ["PYSPARK_SUBMIT_ARGS", "pyspark-shell"]),
 }  # fmt: skip
@@ -262,8 +273,27 @@ def test_a_java_that_does_not_start(tmp_path: Path, start: str) -> None:
     assert_one_line(done.stderr, *(word.format(folder=tmp_path) for word in words))
 
 
-def test_an_error_is_one_line_whatever_the_program_behind_it_says() -> None:
-    assert etl.explain(etl.ConfigError("it said\nno\nand no")) == "it said no and no"
+JAVA_SAID = "An error occurred while calling o1.parquet.\n: a.JobAborted: Aborted.\n{}\n\tat a.B.c(B.java:1)\n"
+EXPLAINED: list[tuple[Exception, str]] = [
+    (etl.ConfigError("it said\nno\nand no"), "it said no and no"),
+    (ConnectionRefusedError(111, "Connection refused"), "Spark's JVM has ended"),
+    (ValueError(), "ValueError"),
+    (ValueError(JAVA_SAID.format("")), "Aborted."),
+    (ValueError(JAVA_SAID.format("Caused by: a.B: no\nCaused by: java.io.IOException: No space")), "No space"),
+    (
+        ValueError(JAVA_SAID.format("Lost task 0.0 (TID 1) (host executor 12): java.io.IOException: No space")),
+        "No space",
+    ),
+    *[
+        (ValueError(JAVA_SAID.format(f"Caused by: {cause}")), cause)
+        for cause in ("java.net.UnknownHostException: s3.corp", "java.lang.ClassNotFoundException: org.X")
+    ],
+]
+
+
+@pytest.mark.parametrize(("error", "line"), EXPLAINED)
+def test_an_error_is_one_line_whatever_the_program_behind_it_says(error: Exception, line: str) -> None:
+    assert etl.explain(error) == line
 
 
 def test_a_reader_that_goes_away_is_no_reason_to_stop(unread: int) -> None:

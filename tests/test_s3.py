@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from lakes import contents_of, some_of_sample, tables_of
 from pyspark.sql import SparkSession
-from s3 import KEYS, Request, S3Server
+from s3 import KEYS, Request, S3Server, no_proxy_for
 
 import etl
 import laptop
@@ -72,7 +72,7 @@ def s3_run(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Run:
     s3.upload(source, "songs-in", "raw")
     s3.requests.clear()
     uris = ("--input", "s3a://songs-in/raw", "--output", "s3a://songs-out", "--report", "s3a://reports/of/r.json")
-    done = run_etl(*uris, LC_ALL="C", AWS_CA_BUNDLE="/not/for/http", **s3.environment)
+    done = run_etl(*uris, LC_ALL="C", AWS_CA_BUNDLE="/not/for/http", **no_proxy_for(s3), **s3.environment)
     requests, counts = list(s3.requests), s3.counts()
     report = json.loads(s3.client.get_object(Bucket="reports", Key="of/r.json")["Body"].read())
     return Run(done, report, source, requests, counts)
