@@ -370,6 +370,19 @@ def test_the_child_that_becomes_java_does_not_tell_of_an_interruption_too() -> N
     assert_one_line(result.stderr, "interrupted")
 
 
+def test_a_run_on_local_files_has_none_of_hadoops_defaults_and_leaves_no_folder(small: Path, tmp_path: Path) -> None:
+    """Spark copies all settings for each file that it reads."""
+    (tmp_path / "tmp").mkdir()
+    program = (
+        "import laptop; from conftest import Path, settings\n"
+        f"spark = laptop.create_session(settings(Path({str(small)!r}), Path({str(tmp_path / 'lake')!r})))\n"
+        "assert spark._jsc.hadoopConfiguration().size() < 50\n"
+    )
+    environment = {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    assert run_python(program, tmp_path, **environment) == ""
+    assert list((tmp_path / "tmp").glob("tmp*")) == []
+
+
 def test_importing_it_does_nothing(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys; before = dict(os.environ), signal.getsignal(signal.SIGTERM); import etl, laptop\n"
