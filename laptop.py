@@ -69,6 +69,15 @@ S3A_CONF = {
 ICEBERG = "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.1"
 ICEBERG_AWS = ",".join(f"software.amazon.awssdk:{part}:2.29.52" for part in ("glue", "kms", "dynamodb"))
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
+JAVA_PROPERTIES = {  # by which Iceberg's clients of Glue and S3 learn what S3A has settings for
+    "fs.s3a.access.key": "aws.accessKeyId",
+    "fs.s3a.secret.key": "aws.secretAccessKey",
+    "fs.s3a.session.token": "aws.sessionToken",
+    "fs.s3a.proxy.host": "http.proxyHost",
+    "fs.s3a.proxy.port": "http.proxyPort",
+    "fs.s3a.proxy.username": "http.proxyUser",
+    "fs.s3a.proxy.password": "http.proxyPassword",
+}
 CREDENTIALS_PROVIDER = "org.apache.hadoop.fs.s3a.{}AWSCredentialsProvider"
 BUNDLE = "certificates"  # a setting of ours, not of S3A
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
@@ -149,12 +158,8 @@ def open_catalog(spark: SparkSession, settings: Settings, access: Mapping[str, s
         if endpoint := settings.aws.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL"):  # of all services
             conf[".glue.endpoint"] = endpoint
         system: Any = getattr(spark._jvm, "java.lang.System")
-        keys = {"access.key": "accessKeyId", "secret.key": "secretAccessKey", "session.token": "sessionToken"}
-        properties = {f"fs.s3a.{key}": f"aws.{name}" for key, name in keys.items()}
-        proxy = {"host": "Host", "port": "Port", "username": "User", "password": "Password"}
-        properties |= {f"fs.s3a.proxy.{key}": f"http.proxy{name}" for key, name in proxy.items()}
-        for key in properties.keys() & access.keys():  # not where a setting would show them
-            system.setProperty(properties[key], access[key])
+        for key in JAVA_PROPERTIES.keys() & access.keys():  # not where a setting would show them
+            system.setProperty(JAVA_PROPERTIES[key], access[key])
     for key, value in conf.items():
         spark.conf.set(name + key, value)
 
@@ -193,14 +198,20 @@ def start(conf: dict[str, str], verbose: bool) -> SparkSession:
     return SparkSession(context)
 
 
+def temporary_folder() -> str:
+    """A folder that goes when Python ends by itself; Java needs what is in it until then."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def hide_defaults(*names: str) -> str:
     """A folder for the class path whose empty files stand before Hadoop's files of defaults.
 
     Spark copies all settings for each file that it reads. Of 1,075 defaults 700 are YARN's and MapReduce's; a run on
     local files needs none, for Hadoop's code has the same. 14,896 songs on local disk take 7% less without them.
     """
-    folder = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = temporary_folder()
     for name in names:
         with open(os.path.join(folder, f"{name}-default.xml"), "w") as file:
             file.write("<configuration/>")
@@ -298,8 +309,7 @@ def trust(spark: SparkSession, bundle: str) -> None:
     certificates = jvm.java.security.cert.CertificateFactory.getInstance("X.509")
     for certificate in certificates.generateCertificates(jvm.java.io.FileInputStream(bundle)):
         store.setCertificateEntry(str(store.size()), certificate)
-    path = os.path.join(tempfile.mkdtemp(), "trusted.jks")
-    atexit.register(shutil.rmtree, os.path.dirname(path), ignore_errors=True)
+    path = os.path.join(temporary_folder(), "trusted.jks")
     gateway: Any = spark.sparkContext._gateway
     store.store(jvm.java.io.FileOutputStream(path), gateway.new_array(jvm.char, 1))
     jvm.java.lang.System.setProperty("javax.net.ssl.trustStore", path)

@@ -158,9 +158,8 @@ def iceberg_source(
     A catalog of files leaves a hint, which DuckDB reads, of the metadata that is valid. Otherwise Glue knows.
     """
     folder = f"{root}/{namespace}/{table}"
-    if files_of(
-        connection, folder, "metadata/version-hint.tex[t]"
-    ):  # a name without a wildcard DuckDB gives back unseen
+    hint = "metadata/version-hint.tex[t]"  # a name without a wildcard DuckDB gives back unseen
+    if files_of(connection, folder, hint):
         return f"iceberg_scan({quoted(folder)})"
     if not access or not files_of(connection, folder, "metadata/*.metadata.json"):
         return ""
