@@ -86,8 +86,11 @@ def _ask_what_now(run: Run, own_cluster: bool, is_terminated: bool) -> int:
     # Ctrl-C asks whether to stop the job or leave it, and leaves it where there is no terminal; SIGTERM stops it.
     answer = "s" if is_terminated else ""
     if sys.stdin.isatty() and not is_terminated:
-        with contextlib.suppress(KeyboardInterrupt, EOFError):
-            answer = input("\nStop the job (s), or leave it running (Enter)? ").strip().lower()
+        try:
+            with contextlib.suppress(KeyboardInterrupt, EOFError):
+                answer = input("\nStop the job (s), or leave it running (Enter)? ").strip().lower()
+        except SystemExit:  # SIGTERM stops it here too
+            answer, is_terminated = "s", True
     end = " and its cluster ends by itself with the step" if run.is_cluster and own_cluster else ""
     goes_on = f"{run} goes on{end}: python -m emr status {run}"
     try:

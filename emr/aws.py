@@ -86,12 +86,17 @@ class Aws:
         """What an earlier run took, from the newest report of a run that is done and whose name begins alike."""
         start = Uri.of(f"{logs}/{re.split('[-<]', name)[0]}-").prefix
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=logs.bucket, Prefix=start)
-        found = [each for page in pages for each in page.get("Contents", []) if each["Key"].endswith("/report.json")]
-        newest = sorted(found, key=lambda each: each["LastModified"], reverse=True)[:9]
-        reports = (json.loads(self.read(f"s3://{logs.bucket}/{each['Key']}") or "{}") for each in newest)
-        return next((float(report["seconds"]) for report in reports if report.get("state") == "done"), None)
+        try:
+            found = [
+                each for page in pages for each in page.get("Contents", []) if each["Key"].endswith("/report.json")
+            ]
+            newest = sorted(found, key=lambda each: each["LastModified"], reverse=True)[:9]
+            reports = (json.loads(self.read(f"s3://{logs.bucket}/{each['Key']}") or "{}") for each in newest)
+            return next((float(report["seconds"]) for report in reports if report.get("state") == "done"), None)
+        except (RunError, *self.failed):  # an estimate is no reason not to start
+            return None
 
 
 def code(error: Any) -> str:
     """AWS's short name of an error; empty where AWS did not answer at all."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    return str((getattr(error, "response", None) or {}).get("Error", {}).get("Code", ""))

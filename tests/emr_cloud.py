@@ -149,6 +149,10 @@ def unplugged() -> None:
     raise botocore.exceptions.EndpointConnectionError(endpoint_url="https://aws")
 
 
+def timed_out() -> None:
+    raise botocore.exceptions.ReadTimeoutError(endpoint_url="https://aws")
+
+
 def in_turn(*answers: Answer) -> Answer:
     """One answer a call; after the last, moto's own."""
     left = list(answers)
