@@ -1099,6 +1099,13 @@ def to_partitions(table: str, text: str) -> tuple[str, ...]:
     return columns
 
 
+def to_catalog(text: str) -> str:
+    """A catalog with its namespace, or nothing; ConfigError where it is neither."""
+    if text and not re.fullmatch(r"[A-Za-z_]\w*\.[a-z_][a-z0-9_]*", text, re.ASCII):
+        raise ConfigError(f"CATALOG is {text!r}; give a catalog and a lower-case namespace, such as glue.sparkify")
+    return text
+
+
 def make_settings(options: argparse.Namespace, spark: SparkSession | None = None) -> Settings:
     """The settings of this run, with the session under spark-submit; ConfigError names what is wrong."""
     path = find_config(options.config, spark)
@@ -1120,9 +1127,7 @@ def make_settings(options: argparse.Namespace, spark: SparkSession | None = None
     if not 0 <= max_rejected <= 1:
         raise ConfigError(f"MAX_REJECTED is {limit!r}; give a share of the lines from 0 to 1")
     partitions = {name.lower(): to_partitions(name.lower(), text) for name, text in config["PARTITIONS"].items()}
-    catalog, keep_days = options.catalog or config["LAKE"]["CATALOG"], config["LAKE"]["KEEP_DAYS"]
-    if catalog and not re.fullmatch(r"[A-Za-z_]\w*\.[a-z_][a-z0-9_]*", catalog, re.ASCII):
-        raise ConfigError(f"CATALOG is {catalog!r}; give a catalog and a lower-case namespace, such as glue.sparkify")
+    catalog, keep_days = to_catalog(options.catalog or config["LAKE"]["CATALOG"]), config["LAKE"]["KEEP_DAYS"]
     if not re.fullmatch(r"[1-9]\d{0,4}", keep_days, re.ASCII):
         raise ConfigError(f"KEEP_DAYS is {keep_days!r}; give a number of days")
     return Settings(source, output, partitions, max_rejected, catalog, int(keep_days), report, config["AWS"])

@@ -175,10 +175,8 @@ def iceberg_source(
 
 def namespace_of(connection: DuckDBPyConnection, root: str, lake: str, catalog: str | None) -> str:
     """The folder of the lake in which its Iceberg tables lie; empty where it is folders of parquet."""
-    if catalog and "." not in catalog:
-        raise LakeError(f"--catalog {catalog} has no namespace; give both, such as glue.sparkify")
     if catalog is not None:
-        return "/".join(catalog.split(".")[1:])
+        return catalog.rpartition(".")[2]
     metadata = files_of(connection, root, "*/songplays/metadata/*.metadata.json")
     namespaces = sorted({file[len(root) + 1 :].split("/")[0] for file in metadata})
     kinds = namespaces + [""] * bool(files_of(connection, root, "songplays/**/*.parquet"))
@@ -299,6 +297,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Calla
         if not options.lake:
             options.lake, catalog = configured_lake(options.config)
             options.catalog = catalog if options.catalog is None else options.catalog
+        etl.to_catalog(options.catalog or "")
         with engine(options.lake, options.config, options.catalog) as query:
             code = work(query, options)
             sys.stdout.flush()

@@ -219,8 +219,9 @@ def test_what_cannot_be_read_is_told(
 def test_an_error_is_one_line(sample_lake: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert show.main(["--lake", sample_lake, "nix"]) == 1
     assert capsys.readouterr().err.startswith("show.py: error: no question nix; there are at_a_glance, devices, ")
-    assert show.main(["--lake", sample_lake, "--catalog", "glue"]) == 1
-    assert "--catalog glue has no namespace" in capsys.readouterr().err
+    for engine, catalog in {"duckdb": "glue", "spark": "glue.a.b"}.items():
+        assert show.main(["--lake", sample_lake, "--catalog", catalog, "--engine", engine]) == 1
+        assert f"CATALOG is '{catalog}'; give a catalog and a lower-case namespace" in capsys.readouterr().err
     for bucket, endpoint in {"lakes": "localhost:9000", "My_B!": "http://localhost:9"}.items():
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         assert show.main(["--lake", f"s3://{bucket}/x"]) == 1  # botocore has two lines for the second
