@@ -267,8 +267,8 @@ def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str],
     except (BotoCoreError, ClientError, OSError, ValueError) as error:  # the last two of a credential_process
         raise SessionError(f"cannot get AWS credentials: {error}") from error
     conf, size = S3A_CONF | credentials_conf(keys), 0
-    bundle = os.environ.get("AWS_CA_BUNDLE") or session._session.get_config_variable("ca_bundle")
-    written = {bucket_of(uri) for uri in uris[1:]}
+    bundle = session._session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")  # as boto3 does
+    written = {bucket_of(uri) for uri in uris[1:] if uri != uris[0]}  # the questions have one place, and read it
     for uri in filter(bucket_of, uris):
         folders = ("song_data/", "log_data/") if uri == uris[0] else ("",)
         try:
@@ -302,7 +302,7 @@ def bucket_of(uri: str) -> str:
 
 
 def trust(spark: SparkSession, bundle: str) -> None:
-    """Lets Java trust the authorities that boto3 trusts by AWS_CA_BUNDLE: Java reads no file of PEM certificates."""
+    """Lets Java trust the authorities that boto3 trusts by a bundle: Java reads no file of PEM certificates."""
     jvm: Any = spark._jvm
     store = jvm.java.security.KeyStore.getInstance("JKS")  # which Java reads without its password
     store.load(None, None)

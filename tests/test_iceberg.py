@@ -460,24 +460,35 @@ OTHER_THAN_READS = ({"PUT": 34, "LIST": 14, "DELETE": 1}, {"PUT": 41, "LIST": 20
 MOST_READS = (120, 200)
 
 
-def test_glue_and_its_files_are_reached_by_the_proxy_of_s3a(spark: SparkSession, tmp_path: Path) -> None:
+def test_glue_and_its_files_are_reached_in_the_region_by_the_proxy_and_with_the_keys_of_s3a(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     on_s3 = replace(settings(tmp_path, tmp_path), output="s3a://b/lake", catalog="glue.sparkify")
     access = {
         "fs.s3a.bucket.b.endpoint.region": "eu-west-1",
         "fs.s3a.proxy.host": "proxy.corp",
         "fs.s3a.proxy.port": "3128",
+        "fs.s3a.access.key": "AKIA",
+        "fs.s3a.secret.key": "secret",
+        "fs.s3a.session.token": "token",
+    }
+    wanted = {
+        "http.proxyHost": "proxy.corp",
+        "http.proxyPort": "3128",
+        "http.proxyUser": None,
+        "aws.accessKeyId": "AKIA",
+        "aws.secretAccessKey": "secret",
+        "aws.sessionToken": "token",
     }
     system = etl.java(spark, "java.lang.System")
     try:
-        laptop.open_catalog(spark.newSession(), on_s3, access)
-        assert [system.getProperty(f"http.proxy{part}") for part in ("Host", "Port", "User")] == [
-            "proxy.corp",
-            "3128",
-            None,
-        ]
+        session = spark.newSession()
+        laptop.open_catalog(session, on_s3, access)
+        assert {name: system.getProperty(name) for name in wanted} == wanted
+        assert session.conf.get("spark.sql.catalog.glue.client.region") == "eu-west-1"
     finally:
-        for part in ("Host", "Port"):
-            system.clearProperty(f"http.proxy{part}")
+        for name in wanted:
+            system.clearProperty(name)
 
 
 def test_on_s3_a_path_that_iceberg_would_cut_is_refused(spark: SparkSession, tmp_path: Path) -> None:

@@ -248,11 +248,13 @@ OLD_JAVA = (
     "#!/bin/sh\necho 'Error: A JNI error has occurred' >&2\n"
     "echo 'Exception in thread \"main\" java.lang.UnsupportedClassVersionError: org/apache/spark/launcher/Main' >&2\nexit 1\n"
 )
+NO_JARS = "#!/bin/sh\necho 'RuntimeException: [unresolved dependency: org.apache#jars;1: not found]' >&2\nexit 1\n"
 STARTS: dict[str, tuple[dict[str, str], int, list[str]]] = {
     "no Java on the PATH": ({"PATH": "{folder}", "JAVA_HOME": ""}, 1, ["Java 17 or 21", "apt-get install"]),
     "no Java in JAVA_HOME": ({"JAVA_HOME": "{folder}"}, 1, ["Java 17 or 21", "apt-get install", "{folder}"]),
     "a Java that is too old": ({"JAVA_HOME": "{folder}/old"}, 1, ["Java 17 or 21", "older"]),
     "a Java that is too new": ({"JAVA_HOME": "{folder}/new"}, 1, ["Java 17 or 21", "newer"]),
+    "no Maven Central": ({"JAVA_HOME": "{folder}/jarless"}, 1, ["cannot download jars", "org.apache#jars;1", "Maven Central"]),
     "a setting that Java refuses": ({"JAVA_TOOL_OPTIONS": "-XX:+Nope"}, 1, ["setting of yours: Unrecognized VM option"]),
     "a setting that Spark refuses": ({"JAVA_HOME": "{folder}/bad"}, 1, ["Spark did not start: org", "Could not parse Master URL"]),
     "arguments without pyspark-shell": ({"PYSPARK_SUBMIT_ARGS": "--driver-memory 1g"}, 2, ["PYSPARK_SUBMIT_ARGS", "pyspark-shell"]),
@@ -261,7 +263,7 @@ STARTS: dict[str, tuple[dict[str, str], int, list[str]]] = {
 
 @pytest.mark.parametrize("start", STARTS)
 def test_a_java_that_does_not_start(tmp_path: Path, start: str) -> None:
-    for name, program in {"old": OLD_JAVA, "new": NEW_JAVA, "bad": BAD_MASTER}.items():
+    for name, program in {"old": OLD_JAVA, "new": NEW_JAVA, "bad": BAD_MASTER, "jarless": NO_JARS}.items():
         java = tmp_path / name / "bin" / "java"
         java.parent.mkdir(parents=True)
         java.write_text(program)
@@ -372,12 +374,19 @@ def test_the_child_that_becomes_java_does_not_tell_of_an_interruption_too() -> N
 def test_a_run_on_local_files_has_none_of_hadoops_defaults_and_leaves_no_folder(small: Path, tmp_path: Path) -> None:
     """Spark copies all settings for each file that it reads."""
     (tmp_path / "tmp").mkdir()
+    (small / "log_data" / ".#a.json").symlink_to("an editor's lock")  # which has no size
     program = (
         "import laptop; from conftest import Path, settings\n"
         f"spark = laptop.create_session(settings(Path({str(small)!r}), Path({str(tmp_path / 'lake')!r})))\n"
         "assert spark._jsc.hadoopConfiguration().size() < 50\n"
+        "assert spark._jvm.java.lang.Runtime.getRuntime().maxMemory() > 1.5 * 2**30\n"
+        "import os; assert os.environ['HTTPS_PROXY'] == 'http://proxy.corp'  # for what comes after it\n"
     )
-    environment = {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    environment = {
+        "TMPDIR": str(tmp_path / "tmp"),
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "HTTPS_PROXY": "http://proxy.corp",
+    }
     assert run_python(program, tmp_path, **environment) == ""
     assert list((tmp_path / "tmp").glob("tmp*")) == []
 

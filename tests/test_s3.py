@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import engines
 import oracle
 import pytest
@@ -201,6 +202,7 @@ REFUSED: dict[str, tuple[dict[str, str], dict[str, str], dict[str, str], int, li
     "an output that may not be listed": (OUT, {}, {"nowhere": "AccessDenied"}, 1, ["s3a://nowhere/x", "AccessDenied"]),
     "no credentials": ({}, dict.fromkeys(KEYS, ""), ALL, 1, ["s3a://there/raw", "no AWS credentials were found"]),
     "a server that is not there": ({}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, {}, 1, ["127.0.0.1:1"]),
+    "an endpoint that is no URL": ({}, {"AWS_ENDPOINT_URL": "minio:9000"}, {}, 1, ["s3a://there/raw", "minio:9000"]),
     "a profile that is not there": ({}, {"AWS_PROFILE": "nobody"}, {}, 1, ["nobody"]),
     **{code: ({}, {}, {"*": code}, 1, ["s3a://there/raw", f"The test says {code}"]) for code in CODES},
 }  # fmt: skip
@@ -227,6 +229,11 @@ def test_a_run_that_cannot_work_stops_in_seconds(
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in error
     if name == "an output that may not be listed":  # and is not tried without credentials
         assert all(request.authorization for request in s3.requests)
+
+
+def test_an_s3_that_is_silent_is_given_up_in_two_minutes() -> None:
+    config = laptop.s3_client(boto3.Session("any", "key"), None, is_signed=True).meta.config
+    assert (config.connect_timeout + config.read_timeout) * config.retries["total_max_attempts"] <= 120
 
 
 # Where the credentials, regions and endpoints come from
@@ -262,6 +269,28 @@ def test_a_profile_with_its_region_and_endpoint(s3: S3Server, monkeypatch: pytes
     assert keys_of(conf) == ["AKIAPROFILE", "mine", "one"]
     assert conf[PROVIDER].endswith(".TemporaryAWSCredentialsProvider")
     assert s3.requests[0].region == "eu-west-3"
+
+
+@pytest.mark.parametrize(("token", "kind"), [("one", "Temporary"), ("", "Simple")])
+def test_the_key_of_dl_cfg_is_used_whole_and_nothing_of_the_environments(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, token: str, kind: str
+) -> None:
+    s3.make_bucket("configured")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "other")
+    conf, _ = access("s3a://configured/raw", AWS_SESSION_TOKEN=token, **s3.environment)
+    assert keys_of(conf) == [*KEYS.values(), token or None]
+    assert conf[PROVIDER].endswith(f".{kind}AWSCredentialsProvider")
+
+
+@pytest.mark.parametrize("program", ["/nowhere/keys", "echo no JSON", "false"])
+def test_a_program_of_a_profile_that_gives_no_credentials_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str
+) -> None:
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {program}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(laptop.SessionError, match="cannot get AWS credentials"):
+        access("s3a://any/raw")
 
 
 @pytest.mark.parametrize("place", ["environment", "dl.cfg"])
@@ -306,6 +335,11 @@ def test_an_endpoint_that_is_not_awss_usual_one_is_used(url: str, is_given: bool
         ({"https_proxy": "proxy.corp"}, "proxy.corp:80", "None:None"),
         ({"HTTPS_PROXY": "http://proxy.corp:3128", "NO_PROXY": ".amazonaws.com"}, "None:None", "None:None"),
         ({"HTTP_PROXY": "http://proxy.corp:3128"}, "None:None", "None:None"),
+        (
+            {"HTTP_PROXY": "http://proxy.corp:3128", "AWS_ENDPOINT_URL": "http://minio.corp"},
+            "proxy.corp:3128",
+            "None:None",
+        ),
     ],
 )
 def test_s3a_goes_by_the_proxy_that_boto3_goes_by(
@@ -314,7 +348,8 @@ def test_s3a_goes_by_the_proxy_that_boto3_goes_by(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     answer: Any = {"ResponseMetadata": {"HTTPHeaders": {}}}
-    meta = SimpleNamespace(endpoint_url="https://s3.eu-west-1.amazonaws.com", region_name="eu-west-1")
+    url = variables.get("AWS_ENDPOINT_URL", "https://s3.eu-west-1.amazonaws.com")
+    meta = SimpleNamespace(endpoint_url=url, region_name="eu-west-1")
     conf = laptop.bucket_conf(SimpleNamespace(meta=meta, head_bucket=lambda Bucket: answer), "lake")
     found = [conf.get(f"fs.s3a.proxy.{name}") for name in ("host", "port", "username", "password")]
     assert ["{}:{}".format(*found[:2]), "{}:{}".format(*found[2:])] == [host, user]
@@ -329,6 +364,13 @@ def test_who_may_list_a_prefix_only_is_told_the_buckets_region() -> None:
     client = SimpleNamespace(meta=SimpleNamespace(endpoint_url="https://s3.amazonaws.com"), head_bucket=refuse)
     client.meta.region_name = "us-east-1"
     assert laptop.bucket_conf(client, "lake") == {"fs.s3a.bucket.lake.endpoint.region": "eu-west-1"}
+
+
+def test_a_server_that_tells_no_region_is_asked_in_the_callers_own() -> None:
+    answer: Any = {"ResponseMetadata": {"HTTPHeaders": {}}}
+    meta = SimpleNamespace(endpoint_url="https://minio.corp:9000", region_name="eu-west-1")
+    conf = laptop.bucket_conf(SimpleNamespace(meta=meta, head_bucket=lambda Bucket: answer), "lake")
+    assert conf["fs.s3a.bucket.lake.endpoint.region"] == "eu-west-1"
 
 
 def test_without_credentials_a_public_bucket_is_read(s3: S3Server) -> None:
@@ -348,8 +390,11 @@ def test_only_a_public_input_in_a_bucket_of_its_own_goes_without_credentials(s3:
     assert conf["fs.s3a.bucket.theirs.aws.credentials.provider"].endswith(".AnonymousAWSCredentialsProvider")
     assert conf[PROVIDER].endswith(".SimpleAWSCredentialsProvider")
     assert "fs.s3a.bucket.ours.aws.credentials.provider" not in conf
-    with pytest.raises(laptop.SessionError, match=r"s3a://ours/raw.*AccessDenied"):
-        access("s3a://ours/raw", "s3a://ours/lake", **s3.environment)
+    conf, _ = access(*["s3a://theirs/raw"] * 2, **s3.environment)  # as the questions on Spark do
+    assert conf["fs.s3a.bucket.theirs.aws.credentials.provider"].endswith(".AnonymousAWSCredentialsProvider")
+    for written in (["s3a://ours/lake"], ["file:///lake", "s3a://ours/report.json"]):
+        with pytest.raises(laptop.SessionError, match=r"s3a://ours/raw.*AccessDenied"):
+            access("s3a://ours/raw", *written, **s3.environment)
 
 
 def test_the_inputs_size_is_told_by_its_first_files(s3: S3Server, tmp_path: Path) -> None:
@@ -359,6 +404,8 @@ def test_the_inputs_size_is_told_by_its_first_files(s3: S3Server, tmp_path: Path
         s3.upload(source, "sized", prefix)
     _, size = access("s3a://sized/raw", "s3a://sized/lake", **s3.environment)
     assert size == sum(map(len, contents_of(source).values()))
+    listed = [request.query["prefix"] for request in s3.requests if request.verb == "LIST"]
+    assert listed == [["raw/song_data/"], ["raw/log_data/"], ["lake/"]]  # who has no right above them is not refused
 
 
 def test_without_boto3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,6 +427,19 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
     (folder / "ca.pem").write_bytes(b"# comments are allowed\n" + builder.sign(key, SHA256()).public_bytes(pem))
     (folder / "key.pem").write_bytes(secret)
     return folder / "ca.pem", folder / "key.pem"
+
+
+@pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE"])
+def test_java_is_told_of_the_bundle_that_boto3_trusts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    bundle, key = write_certificate(tmp_path)
+    (tmp_path / "config").write_text(f"[default]\nca_bundle = {bundle}\n")
+    monkeypatch.setenv(name, str(tmp_path / "config" if name == "AWS_CONFIG_FILE" else bundle))
+    with S3Server(str(bundle), str(key)) as server:
+        server.make_bucket("inside")
+        conf, _ = access("s3a://inside/raw", **server.environment)
+    assert conf[laptop.BUNDLE] == str(bundle)
 
 
 def test_java_and_duckdb_trust_the_authority_that_aws_ca_bundle_names(
