@@ -23,6 +23,13 @@ DOCS = Path(__file__).parents[1] / "docs"
 SNIPPETS = re.findall(
     r"^## (\w+)\n.*?^```(?:sql|python)\n(.*?)^```", (DOCS / "analysts.md").read_text("utf-8"), re.M | re.S
 )
+FINDINGS = {
+    "plays_by_weekday_and_hour": "between 13:00 and 21:00 UTC.* 38% fewer plays than another day",
+    "weekly_listeners": "from 12% to 56% in 5 weeks.* 29 of 52 listeners",
+    "retention_by_week": "^67% of new listeners",  # of the 91 whose next week is in the lake
+    "plays_by_place": "^San Francisco[^:]* most: 1,436 plays by 17 .*Marinette, WI-MI play most: 101 .* over 3",
+    "top_songs": "^Letters by Żoro is played most",
+}
 
 
 def test_what_docs_make_py_makes_is_fresh() -> None:
@@ -77,3 +84,11 @@ def test_a_picture_says_its_finding_and_where_there_is_none(
     full = pd.DataFrame(rows, columns=list(columns))
     assert re.search(r"\d|[Mm]ost", picture(full).get_suptitle() or picture(full).axes[0].get_title("left"))
     assert "There are no plays." in picture(full.head(0)).get_supxlabel()
+
+
+@pytest.mark.parametrize("question", FINDINGS)
+def test_what_a_picture_says_of_the_sample_is_so(question: str) -> None:
+    answer = pd.read_csv(engines.FOLDER / "expected" / f"{question}.csv", na_values="NULL")
+    figure = pictures.PICTURES[question](answer)
+    title = figure.get_suptitle() or figure.axes[0].get_title("left")
+    assert re.search(FINDINGS[question], f"{title} {figure.get_supxlabel()}")

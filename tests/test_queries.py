@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import shutil
 import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import check
 import duckdb
 import engines
 import make_expected
+import oracle
 import pytest
 import show
 import sqlglot
@@ -71,6 +74,58 @@ def test_the_expected_answers_are_those_of_plain_python(tmp_path: Path) -> None:
     assert kept.keys() == {f"{name}.csv" for name in QUESTIONS} | {"sample.json"}
 
 
+def odd_lake() -> oracle.Lake:
+    """Sessions over midnight and years apart, ids of sessions that users share, ties, bounds of classes, and nulls."""
+    draw = random.Random(16)
+    dates = [(2012, 11, 5), (2018, 11, 5), (2018, 11, 30), (2018, 12, 1), (2018, 12, 31), (2019, 1, 1), (2019, 1, 16)]
+    agents = ["iPad", "iPad; iPhone", "Android; Linux", "Windows", "Macintosh", "Linux"]
+    songs = [("S1", "A1"), ("S2", "A9"), ("S3", "A3"), ("S4", "A5"), (None, None)]
+    plays = []
+    for number, count in enumerate([1, 2, 3, 5, 9] * 30 + [11, 26, 51, 101]):
+        start = datetime(*draw.choice(dates)) + timedelta(hours=draw.randrange(-12, 12, 4))
+        step = timedelta(minutes=1 if count > 10 else draw.choice([0, 5, 10, 15, 30, 60]))
+        user, session = str(draw.randrange(30) if count < 10 else number), draw.choice([1, number])
+        tie = [("a", "curl"), (None, None)][number % 2]  # in the first ten sessions 20 plays each
+        place, agent = tie if number < 10 else (draw.choice("bcdefghijklm"), draw.choice(agents))
+        for play in range(count):
+            time = start + play * step
+            november = (time.year, time.month) == (2018, 11)
+            levels: list[str | None] = ["free", "paid"] if november else ["free", "paid", "trial", None]
+            if count > 10:
+                levels = ["paid" if play == count - 1 else "free"]
+            key, level, song = f"{draw.getrandbits(64):x}", draw.choice(levels), draw.choice(songs)
+            plays.append((key, time, user, level, *song, session, place, agent, time.year, time.month))
+    times = {(time, time.hour, time.day, time.isocalendar()[1], time.month, time.year, time.isoweekday() % 7 + 1)
+             for _, time, *_ in plays}  # fmt: skip
+    return oracle.Lake(
+        {
+            "songs": [(f"S{n}", f"T{n % 3}", f"A{n % 4}", draw.choice([0, 1994, 2001]), n + 0.5) for n in range(20)],
+            "artists": [(f"A{n}", f"N{n % 2}", None, None, None) for n in range(10)],
+            "users": [(str(n), f"F{n % 3}", None, draw.choice(["F", "M", None]), "free") for n in range(154)],
+            "time": list(times),
+            "songplays": plays,
+        }
+    )
+
+
+def test_an_odd_lake_is_answered_as_by_plain_python() -> None:
+    lake = odd_lake()
+    expected = make_expected.Questions(lake)
+    with duckdb.connect() as connection:
+        connection.execute("SET default_null_order = 'nulls_first'")  # as Spark's and unlike DuckDB's
+        for table, types in engines.TYPES.items():
+            columns = ", ".join(f"{name} {kind}" for name, kind in types.items())
+            connection.execute(f"CREATE TABLE {table} ({columns})")
+            connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(types))})", lake.tables[table])
+        for name, question in QUESTIONS.items():
+            columns, rows = getattr(expected, name)()
+            answer = connection.sql(question.sql)
+            assert (name, answer.columns) == (name, columns.split())
+            assert [list(map(engines.as_text, row)) for row in answer.fetchall()] == [
+                list(map(engines.as_text, row)) for row in rows
+            ], name
+
+
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_trino_plans_a_question_that_the_sample_answers(name: str) -> None:
     columns, *rows = check.read_expected(name)
@@ -114,6 +169,27 @@ def test_duckdb_reads_a_bucket_with_dots_by_its_path_and_by_fips_where_boto3_doe
     conf["fs.s3a.endpoint"] = "https://minio.corp"
     with duckdb.connect() as connection:
         assert engines.open_s3(connection, "s3a://my.lake/p", None)["endpoint_url"] is None  # which Glue has not
+
+
+def test_duckdb_has_the_credentials_of_the_configuration_and_none_for_a_public_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    config = tmp_path / "my.cfg"
+    config.write_text("[AWS]\n" + "".join(f"{key} = KEY{number}\n" for number, key in enumerate(keys)), "utf-8")
+    conf = {"fs.s3a.bucket.lakes.endpoint.region": "eu-west-1"}
+
+    def s3a_access(_: object, aws: dict[str, str]) -> tuple[dict[str, str], int]:
+        given = zip(("access.key", "secret.key", "session.token"), keys, strict=True)
+        return conf | {f"fs.s3a.{name}": aws[key] for name, key in given}, 0
+
+    monkeypatch.setattr(laptop, "s3a_access", s3a_access)
+    for parts in ({"key_id=KEY0", "secret=redacted", "session_token=redacted"}, set[str]()):
+        with duckdb.connect() as connection:
+            engines.open_s3(connection, "s3a://lakes/p", str(config))
+            secret = str(connection.sql("FROM duckdb_secrets()").fetchall()[0][-1])
+        assert {part for part in secret.split(";") if re.match("key_id|secret|session", part)} == parts
+        conf["fs.s3a.bucket.lakes.aws.credentials.provider"] = "Anonymous"
 
 
 def test_a_reader_that_goes_away_is_no_error(sample_lake: str, unread: int) -> None:
@@ -168,7 +244,8 @@ def test_copies_of_a_song_and_plays_without_a_level_split_no_answer(lake: Path, 
 
 def test_the_readme_is_the_answers_to_all_questions(sample_lake: str) -> None:
     command = [sys.executable, str(engines.FOLDER / "show.py"), "--lake", sample_lake, "--markdown"]
-    assert subprocess.check_output(command, text=True) == (engines.FOLDER / "README.md").read_text("utf-8")
+    made = subprocess.check_output(command, text=True, env=os.environ | {"TZ": "America/New_York"})
+    assert made == (engines.FOLDER / "README.md").read_text("utf-8")
 
 
 def test_a_table_has_bars_to_scale_and_says_null_and_what_it_leaves_out() -> None:
@@ -190,11 +267,48 @@ def test_wrong_values_show_in_the_questions_that_ask_for_them(lake: Path, capsys
     assert any(line.startswith("    -") for line in lines) and any(line.startswith("    +") for line in lines)
 
 
+def test_check_tells_other_names_another_order_a_row_more_and_a_query_that_fails(capsys: Capture) -> None:
+    names = {question.sql: name for name, question in QUESTIONS.items()}
+    marks = json.loads((engines.FOLDER / "expected" / "sample.json").read_text("utf-8"))
+
+    def query(sql: str) -> engines.Answer:
+        if sql not in names:
+            return ["song", "play"], [[marks["song_id"], marks["songplay_id"]]]
+        columns, *rows = check.read_expected(names[sql])
+        if names[sql] == "at_a_glance":
+            raise engines.LakeError("no such column")
+        if names[sql] == "plays_by_hour":
+            columns.reverse()
+        if names[sql] == "top_songs":
+            rows.reverse()
+        if names[sql] == "devices":
+            rows.append(["new"])
+        return columns, rows
+
+    assert check.check(query, Namespace(lake="lake")) == 1
+    out = capsys.readouterr().out
+    assert different_in(out) == {"plays_by_hour", "top_songs", "devices"}
+    assert "FAILED       at_a_glance: no such column\n" in out and "\n    +new\n" in out
+    assert re.search(r"\n    \.\.\. \d+ more lines\n", out)
+    assert out.endswith(f"{len(QUESTIONS) - 4} of {len(QUESTIONS)} queries as expected\n")
+
+
+def test_of_several_lakes_in_a_folder_it_asks_which(lake: Path, capsys: Capture) -> None:
+    metadata = lake / "sparkify" / "songplays" / "metadata"
+    metadata.mkdir(parents=True)
+    (metadata / "v1.metadata.json").touch()
+    assert check.main(["--lake", str(lake)]) == 1
+    which = "--catalog NAME.sparkify, --catalog '' (folders of parquet)"
+    assert capsys.readouterr().err.endswith(f"holds several lakes; say which: {which}\n")
+    assert check.main(["--lake", str(lake), "--catalog", ""]) == 0
+
+
 def test_another_lake_has_nothing_to_compare(lake: Path, capsys: Capture) -> None:
     first = json.loads((engines.FOLDER / "expected" / "sample.json").read_text("utf-8"))["songplay_id"]
     rewrite(lake, "songplays", "SELECT *", f"WHERE songplay_id <> '{first}'")
     assert check.main(["--lake", str(lake)]) == 2
     assert capsys.readouterr().out.startswith(f"nothing to compare: {lake} is not a lake of the sample")
+    assert check.check(lambda _: ([], [["another song", first]]), Namespace(lake=lake)) == 2
 
 
 @pytest.mark.parametrize(
