@@ -16,7 +16,7 @@ run: java .venv/run ## run the job on the sample: data/ to lake/
 queries: .venv/run ## the team's questions and the lake's answers (LAKE=lake)
 	@$(BIN)/python queries/show.py --lake "$(LAKE)"
 
-test: java .venv/dev ## the tests (15 minutes on 2 slow cores)
+test: java .venv/dev ## the tests (10 to 20 minutes on 2 cores)
 	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/yarn -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev ## ruff and mypy
