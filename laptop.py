@@ -268,7 +268,8 @@ def s3a_access(uris: list[str], aws: Mapping[str, str]) -> tuple[dict[str, str],
         raise SessionError(f"cannot get AWS credentials: {error}") from error
     conf, size = S3A_CONF | credentials_conf(keys), 0
     bundle = session._session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")  # as boto3 does
-    written = {bucket_of(uri) for uri in uris[1:] if uri != uris[0]}  # the questions have one place, and read it
+    uris = list(dict.fromkeys(uris))  # the questions have one place, and read it
+    written = {bucket_of(uri) for uri in uris[1:]}
     for uri in filter(bucket_of, uris):
         folders = ("song_data/", "log_data/") if uri == uris[0] else ("",)
         try:

@@ -10,7 +10,6 @@ Exit codes and more: docs/emr.md.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -84,17 +83,18 @@ def command_run(args: argparse.Namespace) -> int:
 
 def _ask_what_now(run: Run, own_cluster: bool, is_terminated: bool) -> int:
     # Ctrl-C asks whether to stop the job or leave it, and leaves it where there is no terminal; SIGTERM stops it.
-    answer = "s" if is_terminated else ""
+    answer = ""
     if sys.stdin.isatty() and not is_terminated:
         try:
-            with contextlib.suppress(KeyboardInterrupt, EOFError):
-                answer = input("\nStop the job (s), or leave it running (Enter)? ").strip().lower()
+            answer = input("\nStop the job (s), or leave it running (Enter)? ").strip().lower()
+        except (KeyboardInterrupt, EOFError):
+            pass
         except SystemExit:  # SIGTERM stops it here too
-            answer, is_terminated = "s", True
+            is_terminated = True
     end = " and its cluster ends by itself with the step" if run.is_cluster and own_cluster else ""
     goes_on = f"{run} goes on{end}: python -m emr status {run}"
     try:
-        say(run.stop(own_cluster) if answer in ("s", "stop") else goes_on)
+        say(run.stop(own_cluster) if is_terminated or answer in ("s", "stop") else goes_on)
     except run.aws.failed as error:
         raise RunError(f"cannot stop it: {error}. {goes_on}", 3) from None
     return 143 if is_terminated else 130

@@ -46,7 +46,7 @@ class Aws:
         """Why a call may work later: AWS did not answer, or was busy."""
         if isinstance(error, self.offline):
             return "no answer from AWS"
-        status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        status = answer_of(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return "AWS is busy" if status >= 500 or THROTTLED.search(code(error)) else None
 
     def start(self, plan: Plan) -> dict[str, Any]:
@@ -87,9 +87,8 @@ class Aws:
         start = Uri.of(f"{logs}/{re.split('[-<]', name)[0]}-").prefix
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=logs.bucket, Prefix=start)
         try:
-            found = [
-                each for page in pages for each in page.get("Contents", []) if each["Key"].endswith("/report.json")
-            ]
+            objects = (each for page in pages for each in page.get("Contents", []))
+            found = [each for each in objects if each["Key"].endswith("/report.json")]
             newest = sorted(found, key=lambda each: each["LastModified"], reverse=True)[:9]
             reports = (json.loads(self.read(f"s3://{logs.bucket}/{each['Key']}") or "{}") for each in newest)
             return next((float(report["seconds"]) for report in reports if report.get("state") == "done"), None)
@@ -97,6 +96,11 @@ class Aws:
             return None
 
 
+def answer_of(error: Any) -> dict[str, Any]:
+    """What AWS answered; empty where it did not, for which botocore has no response or None."""
+    return getattr(error, "response", None) or {}
+
+
 def code(error: Any) -> str:
     """AWS's short name of an error; empty where AWS did not answer at all."""
-    return str((getattr(error, "response", None) or {}).get("Error", {}).get("Code", ""))
+    return str(answer_of(error).get("Error", {}).get("Code", ""))

@@ -297,7 +297,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Calla
         if not options.lake:
             options.lake, catalog = configured_lake(options.config)
             options.catalog = catalog if options.catalog is None else options.catalog
-        etl.to_catalog(options.catalog or "")
+        options.catalog = options.catalog and etl.to_catalog(options.catalog)
         with engine(options.lake, options.config, options.catalog) as query:
             code = work(query, options)
             sys.stdout.flush()

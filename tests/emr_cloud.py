@@ -63,10 +63,11 @@ class Cloud:
             self.s3.put_object(Bucket="my-songs", Key=f"raw/{folder}/x.json", Body=b"{}")
         main_table = {"Name": "association.main", "Values": ["true"]}
         [table] = self.ec2.describe_route_tables(Filters=[main_table])["RouteTables"]
-        self.vpc, gateway = table["VpcId"], self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        self.vpc, self.main_table = table["VpcId"], table["RouteTableId"]
+        gateway = self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
         self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=self.vpc)
         way_out = {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": gateway}
-        self.ec2.create_route(RouteTableId=table["RouteTableId"], **way_out)
+        self.ec2.create_route(RouteTableId=self.main_table, **way_out)
 
     def set_up(self) -> None:
         """What docs/emr.md has an administrator do."""

@@ -14,6 +14,7 @@ import pandas as pd
 import pictures
 import pytest
 import sqlglot
+from matplotlib.figure import Figure
 from pyspark.sql import SparkSession
 from sqlglot import exp
 
@@ -75,6 +76,10 @@ def test_athena_gets_the_columns_of_the_job() -> None:
     assert found == engines.TYPES
 
 
+def title_of(figure: Figure) -> str:
+    return figure.get_suptitle() or figure.axes[0].get_title("left")
+
+
 @pytest.mark.parametrize(("question", "picture"), pictures.PICTURES.items())
 def test_a_picture_says_its_finding_and_where_there_is_none(
     question: str, picture: pictures.Picture, sample_lake: str
@@ -82,7 +87,7 @@ def test_a_picture_says_its_finding_and_where_there_is_none(
     with engines.duckdb_engine(sample_lake, None) as query:
         columns, rows = query((engines.FOLDER / f"{question}.sql").read_text("utf-8"))
     full = pd.DataFrame(rows, columns=list(columns))
-    assert re.search(r"\d|[Mm]ost", picture(full).get_suptitle() or picture(full).axes[0].get_title("left"))
+    assert re.search(r"\d|[Mm]ost", title_of(picture(full)))
     assert "There are no plays." in picture(full.head(0)).get_supxlabel()
 
 
@@ -90,5 +95,4 @@ def test_a_picture_says_its_finding_and_where_there_is_none(
 def test_what_a_picture_says_of_the_sample_is_so(question: str) -> None:
     answer = pd.read_csv(engines.FOLDER / "expected" / f"{question}.csv", na_values="NULL")
     figure = pictures.PICTURES[question](answer)
-    title = figure.get_suptitle() or figure.axes[0].get_title("left")
-    assert re.search(FINDINGS[question], f"{title} {figure.get_supxlabel()}")
+    assert re.search(FINDINGS[question], f"{title_of(figure)} {figure.get_supxlabel()}")

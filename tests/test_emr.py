@@ -413,9 +413,7 @@ def first_subnet(cloud: Cloud) -> str:
 
 
 def private_by_main_table(cloud: Cloud) -> str:
-    main_table = {"Name": "association.main", "Values": ["true"]}
-    [table] = cloud.ec2.describe_route_tables(Filters=[main_table])["RouteTables"]
-    cloud.ec2.delete_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0")
+    cloud.ec2.delete_route(RouteTableId=cloud.main_table, DestinationCidrBlock="0.0.0.0/0")
     return f"--subnet {first_subnet(cloud)} --release emr-spark-8.1.0"
 
 

@@ -121,9 +121,8 @@ def test_an_odd_lake_is_answered_as_by_plain_python() -> None:
             columns, rows = getattr(expected, name)()
             answer = connection.sql(question.sql)
             assert (name, answer.columns) == (name, columns.split())
-            assert [list(map(engines.as_text, row)) for row in answer.fetchall()] == [
-                list(map(engines.as_text, row)) for row in rows
-            ], name
+            found, wanted = ([[*map(engines.as_text, row)] for row in each] for each in (answer.fetchall(), rows))
+            assert found == wanted, name
 
 
 @pytest.mark.parametrize("name", QUESTIONS)

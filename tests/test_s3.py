@@ -306,6 +306,14 @@ def test_a_wrong_region_is_set_right(s3: S3Server, monkeypatch: pytest.MonkeyPat
     assert conf[f"fs.s3a.bucket.{bucket}.endpoint.region"] == "us-west-2"
 
 
+def client_of(url: str, region: str, headers: dict[str, str]) -> Any:
+    """A client whose server answers a question for a bucket with these headers."""
+    answer = {"ResponseMetadata": {"HTTPHeaders": headers}}
+    return SimpleNamespace(
+        meta=SimpleNamespace(endpoint_url=url, region_name=region), head_bucket=lambda Bucket: answer
+    )
+
+
 @pytest.mark.parametrize(
     ("url", "is_given"),
     [
@@ -319,11 +327,7 @@ def test_a_wrong_region_is_set_right(s3: S3Server, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_an_endpoint_that_is_not_awss_usual_one_is_used(url: str, is_given: bool) -> None:
-    answer = {"ResponseMetadata": {"HTTPHeaders": {"x-amz-bucket-region": "eu-west-1"}}}
-    client = SimpleNamespace(
-        meta=SimpleNamespace(endpoint_url=url, region_name="us-east-1"), head_bucket=lambda Bucket: answer
-    )
-    conf = laptop.bucket_conf(client, "lake")
+    conf = laptop.bucket_conf(client_of(url, "us-east-1", {"x-amz-bucket-region": "eu-west-1"}), "lake")
     assert conf.get("fs.s3a.endpoint") == (url if is_given else None)
     assert conf.get("fs.s3a.endpoint.fips") == ("true" if "fips" in url else None)
 
@@ -347,10 +351,8 @@ def test_s3a_goes_by_the_proxy_that_boto3_goes_by(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    answer: Any = {"ResponseMetadata": {"HTTPHeaders": {}}}
     url = variables.get("AWS_ENDPOINT_URL", "https://s3.eu-west-1.amazonaws.com")
-    meta = SimpleNamespace(endpoint_url=url, region_name="eu-west-1")
-    conf = laptop.bucket_conf(SimpleNamespace(meta=meta, head_bucket=lambda Bucket: answer), "lake")
+    conf = laptop.bucket_conf(client_of(url, "eu-west-1", {}), "lake")
     found = [conf.get(f"fs.s3a.proxy.{name}") for name in ("host", "port", "username", "password")]
     assert ["{}:{}".format(*found[:2]), "{}:{}".format(*found[2:])] == [host, user]
 
@@ -367,9 +369,7 @@ def test_who_may_list_a_prefix_only_is_told_the_buckets_region() -> None:
 
 
 def test_a_server_that_tells_no_region_is_asked_in_the_callers_own() -> None:
-    answer: Any = {"ResponseMetadata": {"HTTPHeaders": {}}}
-    meta = SimpleNamespace(endpoint_url="https://minio.corp:9000", region_name="eu-west-1")
-    conf = laptop.bucket_conf(SimpleNamespace(meta=meta, head_bucket=lambda Bucket: answer), "lake")
+    conf = laptop.bucket_conf(client_of("https://minio.corp:9000", "eu-west-1", {}), "lake")
     assert conf["fs.s3a.bucket.lake.endpoint.region"] == "eu-west-1"
 
 
