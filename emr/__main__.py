@@ -16,6 +16,7 @@ import re
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
@@ -58,10 +59,18 @@ def command_run(args: argparse.Namespace) -> int:
         return 0
     waiting: list[int] = []  # signals wait during the start: else the job could run with nobody knowing its ID
     before = {kind: signal.signal(kind, lambda number, _: waiting.append(number)) for kind in SIGNALS}
+
+    def pause(seconds: int) -> None:
+        say(f"AWS is throttling and has started nothing yet; the next try is in {seconds} s")
+        for _ in range(seconds):
+            if waiting:
+                raise RunError("stopped; nothing was started", 128 + waiting[0])
+            time.sleep(1)
+
     try:
         try:
             if run is None:
-                answer = aws.start(plan)
+                answer = aws.start(plan, pause)
                 parts = [args.serverless or args.cluster, answer.get("jobRunId") or answer.get("JobFlowId")]
                 run = Run(aws, "/".join(filter(None, [*parts, *answer.get("StepIds", [])])))
                 say(f"Started {run} as {plan.name}. From another terminal: python -m emr status {run}")

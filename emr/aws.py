@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 import re
-import time
+from collections.abc import Callable
 from typing import Any
 
 from emr.request import Plan, RunError, Uri, UsageError
@@ -49,8 +49,11 @@ class Aws:
         status = answer_of(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return "AWS is busy" if status >= 500 or THROTTLED.search(code(error)) else None
 
-    def start(self, plan: Plan) -> dict[str, Any]:
-        """The request that spends money, sent again only where AWS surely did not take it: never two clusters."""
+    def start(self, plan: Plan, pause: Callable[[int], None]) -> dict[str, Any]:
+        """The request that spends money, sent again only where AWS surely did not take it: never two clusters.
+
+        It calls `pause` with seconds to wait, where nothing was started yet; what that raises ends the tries.
+        """
         once = self.config(retries={"total_max_attempts": 1}, read_timeout=120)
         client = self.session.client(plan.service, config=once)
         for attempt in range(10):
@@ -62,7 +65,7 @@ class Aws:
                 if not THROTTLED.search(code(error)):
                     way = f"the same command with --name {plan.name} finds it, or starts it where there is none"
                     raise RunError(f"no clear answer ({error}). The job may have started: {way}", 4) from None
-            time.sleep(min(2**attempt, 60))
+            pause(min(2**attempt, 60))
         raise UsageError("AWS is throttling: nothing was started. Try again in some minutes")
 
     def put(self, uri: str, text: str) -> None:

@@ -184,7 +184,7 @@ def bare_cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     clock = Clock()
-    monkeypatch.setattr("emr.aws.time", clock)
+    monkeypatch.setattr("emr.__main__.time", clock)
     monkeypatch.setattr("emr.following.time", clock)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     with mock_aws():

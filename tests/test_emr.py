@@ -370,6 +370,16 @@ def test_a_signal_during_the_start_waits_for_the_id(number: int, code: int, clou
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_aws_takes_no_start_ends_the_tries(number: int, code: int, cloud: Cloud, capsys: Shown) -> None:
+    cloud.answers["RunJobFlow"] = refuse("ThrottlingException")
+    assert cloud.run("--yes", {70.0: lambda: signal.raise_signal(number)}) == code
+    assert cloud.names().count("emr:RunJobFlow") == 7  # after 0, 1, 3, 7, 15, 31 and 63 seconds
+    said = capsys.readouterr().err
+    assert "the next try is in 60 s\n" in said
+    assert said.endswith("emr: error: stopped; nothing was started\n")
+
+
 @pytest.mark.parametrize(("answer", "starts"), [(None, False), ("", False), ("nope", False), ("y", True)])
 def test_nothing_starts_without_a_yes(answer: str | None, starts: bool, cloud: Cloud, capsys: Shown, types: Any) -> None:  # fmt: skip
     types(answer)
