@@ -366,7 +366,8 @@ def bucket_conf(client: Any, bucket: str) -> dict[str, str]:
         found = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         parts = {
             "host": found.hostname,
-            "port": found.port or 80,
+            "port": found.port or (443 if found.scheme == "https" else 80),
+            "ssl.enabled": "true" if found.scheme == "https" else "",
             "username": found.username,
             "password": found.password,
         }

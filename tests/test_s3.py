@@ -337,6 +337,7 @@ def test_an_endpoint_that_is_not_awss_usual_one_is_used(url: str, is_given: bool
     [
         ({"HTTPS_PROXY": "http://a%40b:pw@proxy.corp:3128"}, "proxy.corp:3128", "a@b:pw"),
         ({"https_proxy": "proxy.corp"}, "proxy.corp:80", "None:None"),
+        ({"HTTPS_PROXY": "https://proxy.corp"}, "proxy.corp:443", "None:None"),
         ({"HTTPS_PROXY": "http://proxy.corp:3128", "NO_PROXY": ".amazonaws.com"}, "None:None", "None:None"),
         ({"HTTP_PROXY": "http://proxy.corp:3128"}, "None:None", "None:None"),
         (
@@ -355,6 +356,9 @@ def test_s3a_goes_by_the_proxy_that_boto3_goes_by(
     conf = laptop.bucket_conf(client_of(url, "eu-west-1", {}), "lake")
     found = [conf.get(f"fs.s3a.proxy.{name}") for name in ("host", "port", "username", "password")]
     assert ["{}:{}".format(*found[:2]), "{}:{}".format(*found[2:])] == [host, user]
+    assert (conf.get("fs.s3a.proxy.ssl.enabled") == "true") == any(
+        url.startswith("https:") for url in variables.values()
+    )
 
 
 def test_who_may_list_a_prefix_only_is_told_the_buckets_region() -> None:
