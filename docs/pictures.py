@@ -73,7 +73,8 @@ def bars(axes: Axes, names: Sequence[str], values: pd.Series) -> None:
 @drawn("plays_by_weekday_and_hour")
 def weekday_and_hour(answer: pd.DataFrame, figure: Figure) -> str:
     """Plays by weekday and hour."""
-    hours = answer.set_index("hour").astype(float).reindex(range(24), fill_value=0)
+    heard = answer.set_index("hour").astype(float).dropna(axis="columns", how="all")  # not the weekdays without a day
+    hours = heard.reindex(range(24), fill_value=0)
     by_hour, days = hours.sum(axis=1), hours.sum()
     spans = [(width, first) for width in range(1, 25) for first in range(25 - width)]
     width, first = next(
@@ -86,12 +87,13 @@ def weekday_and_hour(answer: pd.DataFrame, figure: Figure) -> str:
         title=f"Half of a week's plays fall between {first}:00 and {first + width}:00 UTC",
         xlabel="hour of the day, UTC",
     )
-    weekend, other = days[["saturday", "sunday"]].mean(), days.drop(["saturday", "sunday"]).mean()
-    than = (
-        f"{abs(1 - weekend / other):.0%} {'fewer' if weekend < other else 'more'} plays than" if other else "plays, not"
-    )
+    is_weekend = days.index.isin(["saturday", "sunday"])
+    weekend, other = days[is_weekend].mean(), days[~is_weekend].mean()
     what = "Mean plays in the hour of such a day. The frame holds half of them."
-    return f"{what} A Saturday or Sunday has {than} another day."
+    if is_weekend.all() or not is_weekend.any():
+        return what
+    than = f"{abs(1 - weekend / other):.0%} {'fewer' if weekend < other else 'more'}"
+    return f"{what} A Saturday or Sunday has {than} plays than another day."
 
 
 @drawn("weekly_listeners")

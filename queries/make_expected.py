@@ -114,7 +114,10 @@ class Questions:
         days = Counter(day.isoweekday() for day in {*map(day_of, self.plays)})
         plays = Counter((play["start_time"].hour, day_of(play).isoweekday()) for play in self.plays)
         hours = sorted({hour for hour, _ in plays})
-        rows = [(hour, *(rounded(plays[hour, day], days[day]) for day in range(1, 8))) for hour in hours]
+        week = range(1, 8)
+        rows = [
+            (hour, *(rounded(plays[hour, day], days[day]) if days[day] else None for day in week)) for hour in hours
+        ]
         return "hour monday tuesday wednesday thursday friday saturday sunday", rows
 
     def plays_by_day(self) -> Answer:

@@ -1,4 +1,5 @@
 -- How many plays are heard in each hour (UTC) of a Monday, a Tuesday and so on, as a mean over the days with plays?
+-- A weekday that no play falls on is null.
 WITH days AS (
     SELECT
         weekday,
@@ -19,22 +20,23 @@ hours AS (
 
 means AS (
     SELECT
-        h.hour,
-        h.weekday,
-        CAST(ROUND(CAST(h.plays AS DOUBLE) / d.days, 1) AS DECIMAL(18, 1)) AS mean
-    FROM hours AS h
-    INNER JOIN days AS d ON h.weekday = d.weekday
+        all_hours.hour,
+        d.weekday,
+        CAST(ROUND(CAST(COALESCE(h.plays, 0) AS DOUBLE) / d.days, 1) AS DECIMAL(18, 1)) AS mean
+    FROM (SELECT DISTINCT hour FROM hours) AS all_hours
+    CROSS JOIN days AS d
+    LEFT JOIN hours AS h ON all_hours.hour = h.hour AND d.weekday = h.weekday
 )
 
 SELECT
     hour,
-    COALESCE(SUM(CASE WHEN weekday = 2 THEN mean END), 0) AS monday,
-    COALESCE(SUM(CASE WHEN weekday = 3 THEN mean END), 0) AS tuesday,
-    COALESCE(SUM(CASE WHEN weekday = 4 THEN mean END), 0) AS wednesday,
-    COALESCE(SUM(CASE WHEN weekday = 5 THEN mean END), 0) AS thursday,
-    COALESCE(SUM(CASE WHEN weekday = 6 THEN mean END), 0) AS friday,
-    COALESCE(SUM(CASE WHEN weekday = 7 THEN mean END), 0) AS saturday,
-    COALESCE(SUM(CASE WHEN weekday = 1 THEN mean END), 0) AS sunday
+    SUM(CASE WHEN weekday = 2 THEN mean END) AS monday,
+    SUM(CASE WHEN weekday = 3 THEN mean END) AS tuesday,
+    SUM(CASE WHEN weekday = 4 THEN mean END) AS wednesday,
+    SUM(CASE WHEN weekday = 5 THEN mean END) AS thursday,
+    SUM(CASE WHEN weekday = 6 THEN mean END) AS friday,
+    SUM(CASE WHEN weekday = 7 THEN mean END) AS saturday,
+    SUM(CASE WHEN weekday = 1 THEN mean END) AS sunday
 FROM means
 GROUP BY hour
 ORDER BY hour

@@ -91,6 +91,15 @@ def test_a_picture_says_its_finding_and_where_there_is_none(
     assert "There are no plays." in picture(full.head(0)).get_supxlabel()
 
 
+@pytest.mark.parametrize(
+    ("sunday", "finding"), [(None, r"holds half of them\.$"), (6, "25% fewer plays than another day")]
+)
+def test_a_weekday_that_the_lake_has_no_day_of_is_no_day_without_plays(sunday: int | None, finding: str) -> None:
+    columns = pd.read_csv(engines.FOLDER / "expected" / "plays_by_weekday_and_hour.csv").columns
+    answer = pd.DataFrame([{"hour": 7, "monday": 8, "sunday": sunday}], columns=columns)
+    assert re.search(finding, pictures.PICTURES["plays_by_weekday_and_hour"](answer).get_supxlabel())
+
+
 @pytest.mark.parametrize("question", FINDINGS)
 def test_what_a_picture_says_of_the_sample_is_so(question: str) -> None:
     answer = pd.read_csv(engines.FOLDER / "expected" / f"{question}.csv", na_values="NULL")
