@@ -1119,15 +1119,18 @@ def make_settings(options: argparse.Namespace, spark: SparkSession | None = None
     places = [os.path.join(os.path.realpath(uri[7:]) if uri.startswith("file://") else uri, "") for uri in uris]
     if places[0].startswith(places[1]) or places[1].startswith(places[0]):
         raise ConfigError(f"the output {output} and the input {source} lie inside one another; give separate folders")
-    if places[2].startswith((places[0], *(f"{places[1]}{name}/" for name in (*OUTPUTS, MARKER)))):
+    catalog, keep_days = to_catalog(options.catalog or config["LAKE"]["CATALOG"]), config["LAKE"]["KEEP_DAYS"]
+    taken = (*OUTPUTS, MARKER, *catalog.split(".")[1:])
+    if places[2].startswith((places[0], *(f"{places[1]}{name}/" for name in taken))):
         raise ConfigError(f"the report {report} would lie among the files of the input or of a table")
+    if places[1].startswith(places[2]):
+        raise ConfigError(f"the report {report} would be a file where the output {output} needs a folder")
     limit, max_rejected = options.max_rejected or config["LIMITS"]["MAX_REJECTED"], -1.0
     with contextlib.suppress(ValueError):
         max_rejected = float(limit)
     if not 0 <= max_rejected <= 1:
         raise ConfigError(f"MAX_REJECTED is {limit!r}; give a share of the lines from 0 to 1")
     partitions = {name.lower(): to_partitions(name.lower(), text) for name, text in config["PARTITIONS"].items()}
-    catalog, keep_days = to_catalog(options.catalog or config["LAKE"]["CATALOG"]), config["LAKE"]["KEEP_DAYS"]
     if not re.fullmatch(r"[1-9]\d{0,4}", keep_days, re.ASCII):
         raise ConfigError(f"KEEP_DAYS is {keep_days!r}; give a number of days")
     return Settings(source, output, partitions, max_rejected, catalog, int(keep_days), report, config["AWS"])
@@ -1155,8 +1158,8 @@ def show(report: dict[str, Any]) -> str:
     """The report as a table and a few lines."""
     lines = [f"{'table':<12}{'rows':>12}{'files':>8}{'bytes':>14}{'seconds':>9}"]
     for name in TABLES:
-        rows, files, size, seconds, *_ = report["tables"][name].values()
-        lines.append(f"{name:<12}{rows:>12,}{files:>8,}{size:>14,}{seconds:>9.1f}")
+        sizes = "{rows:>12,}{files:>8,}{bytes:>14,}{seconds:>9.1f}".format(**report["tables"][name])
+        lines.append(f"{name:<12}{sizes}")
     if report["matched_share"] is not None:
         lines.append(f"plays that found their song: {report['matched_share']:.1%}")
     rejected = report["tables"][REJECTED]["rows"]

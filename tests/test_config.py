@@ -178,6 +178,10 @@ WRONG: dict[str, tuple[str | bytes, list[str]]] = {
         "[AWS]\nAWS_SESSION_TOKEN =\nIQoJb3JpZ2Lux2VjEAA/of+it==\n",
         ["unknown key (not shown) in [AWS]"],
     ),
+    "rest of a secret, letters alone": (
+        f"[AWS]\nAWS_SESSION_TOKEN =\n{'IQoJb' * 8}==\n",
+        ["unknown key (not shown) in [AWS]"],
+    ),
     "key of another section": ("[AWS]\nINPUT_DATA = a\n", ["INPUT_DATA", "[AWS]"]),
     "empty input": ("[PATHS]\nINPUT_DATA =\n", ["INPUT_DATA", "empty"]),
     "empty output": ("[PATHS]\nOUTPUT_DATA =   \n", ["OUTPUT_DATA", "empty"]),
@@ -236,6 +240,17 @@ def test_under_spark_submit_the_platforms_own_places_stay_as_they_are(place: str
             etl.to_uri(wrong, "/here", a_session)
 
 
+def test_under_spark_submit_a_relative_path_is_below_the_users_home_on_the_clusters_file_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    a_session: Any = object()  # which is not asked
+    homes = {"hdfs://node:8020": "hdfs://node:8020/user/me/raw", "file:///": "file:/here/raw"}
+    for root, place in homes.items():
+        found = SimpleNamespace(getUri=lambda root=root: root), SimpleNamespace(toString=lambda place=place: place)
+        monkeypatch.setattr(etl, "open_path", lambda spark, path, found=found: found)
+        assert etl.to_uri("raw", "/here", a_session) == place.replace("file:/", "file:///")
+
+
 INSIDE = [
     ("in", "in"), ("in", "in/lake"), ("all/in", "all"), ("in", "in/../in/lake/"), ("in", "link-to-in/lake"),
     ("link-to-in", "in"), ("s3a://bucket", "s3a://bucket/lake"), ("s3://bucket/in", "s3a://bucket/in/lake"),
@@ -255,9 +270,26 @@ def test_input_and_output_lie_side_by_side(capsys: pytest.CaptureFixture[str], s
         assert "inside one another" in error_of(capsys, "--input", source, "--output", output)
 
 
+def test_under_spark_submit_one_bucket_by_two_schemes_is_one_place() -> None:
+    """Where s3:// and s3a:// stay as they are given."""
+    spark: Any = SimpleNamespace(sparkContext=SimpleNamespace(getConf=dict))
+    for source, output in (("s3://b/in", "s3a://b/in/lake"), ("s3a://b/lake/in", "s3://b/lake")):
+        with pytest.raises(etl.ConfigError, match="inside one another"):
+            etl.make_settings(etl.parse_options(["--input", source, "--output", output]), spark)
+
+
 @pytest.mark.parametrize(
     "report",
-    ["in/log_data/a.json", "link-to-in/r.json", "lake/songs/r.json", "lake/_rejected/r.json", "lake/_lake", "in"],
+    [
+        "in/log_data/a.json",
+        "link-to-in/r.json",
+        "lake/songs/r.json",
+        "lake/_rejected/r.json",
+        "lake/_lake",
+        "in",
+        "lake",
+        ".",
+    ],
 )
 def test_a_report_among_the_files_of_the_input_or_of_a_table_is_refused(
     capsys: pytest.CaptureFixture[str], report: str
@@ -266,6 +298,19 @@ def test_a_report_among_the_files_of_the_input_or_of_a_table_is_refused(
     Path("link-to-in").symlink_to("in")
     assert report in error_of(capsys, "--input", "in", "--output", "lake", "--report", report)
     assert settings_of("--input", "in", "--output", "lake", "--report", "lake/r.json").report
+
+
+def test_a_report_among_icebergs_tables_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--output", "lake", "--report", "lake/sparkify/songs/r.json")
+    assert "would lie among the files" in error_of(capsys, *options, "--catalog", "glue.sparkify")
+    assert settings_of(*options, "--catalog", "glue.other").report
+
+
+@pytest.mark.parametrize("report", ["s3://in/raw/r.json", "s3a://out/lake/songs/r.json", "s3n://out/lake/_lake"])
+def test_a_report_on_s3_is_refused_there_by_whatever_scheme(capsys: pytest.CaptureFixture[str], report: str) -> None:
+    options = ("--input", "s3a://in/raw", "--output", "s3://out/lake", "--report")
+    assert "would lie among the files" in error_of(capsys, *options, report)
+    assert settings_of(*options, "s3://out/lake/r.json").report == "s3a://out/lake/r.json"
 
 
 # The command line
@@ -287,7 +332,7 @@ WRONG_USAGE: dict[tuple[str, ...], str] = {
     **{(f"--max-rejected={share}",): repr(share) for share in ("-1", "2", "1%", "nan", "a lot")},
     **{
         (f"--{option}", ""): f"--{option} is empty"
-        for option in ("input", "output", "config", "report", "max-rejected")
+        for option in ("input", "output", "config", "report", "catalog", "max-rejected")
     },
     ("--config", "none.cfg"): "no configuration file none.cfg",
     ("--config", ".."): "no configuration file ..",

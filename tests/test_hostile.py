@@ -322,7 +322,9 @@ def test_odd_files_and_folders_are_read_whole_and_reported_by_their_names(
     for name in ODD_NAMES:
         write_lines(logs / name, event(userId=name), b"{" + name.encode())
     (logs / "empty.json").mkdir()
-    (logs / ".#a.json").symlink_to("an editor's lock")
+    (logs / ".git").mkdir()
+    for name in (".#a.json", ".git/a.json"):
+        (logs / name).symlink_to("an editor's lock")
     write_lines(logs / "spaces.json", event(userId="8")[:-1] + b" " * 50_000_000 + b"}", event(userId="9"))
     write_lines(logs / "broken.json", b'{"page": "Home", "x": "' + b"y" * 50_000_000, event(userId="10"))
     for number in range(1000):

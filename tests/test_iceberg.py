@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import signal
@@ -54,7 +55,8 @@ def expected(sources: list[Path]) -> list[Night]:
 def nights(spark: SparkSession, sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A lake of both nights, for reading, and their reports."""
     lake = tmp_path_factory.mktemp("nights") / "lake"
-    return SimpleNamespace(lake=lake, reports=[run(spark, source, lake, catalog=CATALOG) for source in sources])
+    reports = [run(spark, source, lake, catalog=CATALOG, keep_days=9) for source in sources]
+    return SimpleNamespace(lake=lake, reports=reports)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_the_report_names_snapshots_sizes_and_the_time_of_the_commits(nights: Si
         files = [task.file for task in stored.scan().plan_files()]
         sizes = len(files), sum(file.file_size_in_bytes for file in files), sum(file.record_count for file in files)
         assert (table["files"], table["bytes"], table["rows"]) == sizes
-        assert stored.refs()[report["run_id"]].max_ref_age_ms == 7 * 86_400_000
+        assert stored.refs()[report["run_id"]].max_ref_age_ms == 9 * 86_400_000
     seconds = [table["mixed_seconds"] for table in report["tables"].values()]
     assert 0 < seconds[0] < seconds[-1] == max(seconds) < report["seconds"]
     assert f"see {CATALOG}.rejected" not in etl.show(report)
@@ -341,6 +343,22 @@ def test_rows_that_are_not_found_again_are_not_published(
     assert tables_of(lake) == expected[0]
 
 
+def test_rows_are_counted_in_the_files_themselves(
+    spark: SparkSession, sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not in what Iceberg has noted of them."""
+    load = etl.IcebergLake._load
+
+    def cut_and_load(self: etl.IcebergLake, name: str) -> None:
+        for path in (tmp_path / "lake" / NAMESPACE / "songs" / "data").rglob("*.parquet") if name == "songs" else ():
+            os.truncate(path, path.stat().st_size // 2)
+        load(self, name)
+
+    monkeypatch.setattr(etl.IcebergLake, "_load", cut_and_load)
+    with pytest.raises(etl.JobError, match=r"cannot write lake\.sparkify\.songs"):
+        run(spark, sources[0], tmp_path / "lake", catalog=CATALOG)
+
+
 # What is removed
 
 
@@ -386,8 +404,9 @@ def test_nights_go_when_their_days_are_over_and_never_the_current_one(
 ) -> None:
     lake = tmp_path / "lake"
     monkeypatch.setattr(etl, "DAY_MS", 1)  # so seven milliseconds
-    others = {"songs": ("artist_id",), "time": ("month",), "songplays": ()}
-    for night, partitions in ((1, settings(lake, lake).partitions), (0, others)):
+    before = {"songs": ("artist_id", "year"), "time": (), "songplays": ("year", "month")}
+    after = {"songs": ("year",), "time": ("year", "month"), "songplays": ()}
+    for night, partitions in ((1, before), (0, after)):
         report = run(spark, sources[night], lake, catalog=CATALOG, partitions=partitions)
         assert tables_of(lake) == expected[night]
         for name, columns in partitions.items():

@@ -22,6 +22,7 @@ import pytest
 from conftest import PLAY, run, write_lines
 from lakes import contents_of, tables_of
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 import etl
 
@@ -90,7 +91,53 @@ def test_an_empty_table_has_its_columns_for_every_reader(
     assert tables_of(lake) == expected
 
 
+def test_the_lake_is_marked_before_its_first_table_and_songplays_come_when_all_others_are_there(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, done = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a"), list[str]()
+
+    def replace(self: etl.Lake, name: str, table: DataFrame) -> dict[str, Any]:
+        assert (tmp_path / "lake" / "_lake").exists()
+        done.append(name)
+        return {}
+
+    monkeypatch.setattr(etl.Lake, "_replace", replace)
+    no_frames: Any = dict.fromkeys(reversed(etl.OUTPUTS))
+    lake.publish(no_frames)
+    assert (sorted(done), done[-1]) == (sorted(etl.OUTPUTS), "songplays")
+
+
 # What a run leaves
+
+
+@pytest.mark.parametrize("partitions", [(), ("year",), ("artist_id",)])
+def test_the_rows_of_a_file_are_sorted(
+    spark: SparkSession, frame: Callable[..., DataFrame], partitions: tuple[str, ...]
+) -> None:
+    """Songs by their artist, so that a reader of one artist skips the rest."""
+    rows = [{"song_id": f"SO{n}", "artist_id": f"AR{n * 7 % 5}", "year": 2000 + n % 2} for n in range(20)]
+    songs = frame(etl.TABLES["songs"], *rows)
+    file = F.spark_partition_id().alias("file")
+    written = etl.arrange("songs", songs, partitions).select(file, *partitions, "artist_id", "song_id").collect()
+    assert written == sorted(written) and len(written) == 20
+
+
+def test_thousands_of_small_folders_are_shared_out_among_tasks_and_are_one_file_each(
+    spark: SparkSession, frame: Callable[..., DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etl, "FOLDERS_PER_TASK", 4)
+    rows = [{"song_id": f"SO{n}", "artist_id": f"AR{n % 8}"} for n in range(80)]
+    arranged = etl.arrange("songs", frame(etl.TABLES["songs"], *rows), ("artist_id",))
+    found = arranged.select("artist_id", F.spark_partition_id().alias("task")).distinct().collect()
+    assert (len(found), len({row["task"] for row in found})) == (8, 2)
+
+
+def test_times_are_kept_with_statistics_that_readers_skip_by(small_lake: Path) -> None:
+    """Which Spark's own type of old, INT96, has not."""
+    for name in ("songplays", "time"):
+        [file] = (small_lake / name).rglob("*.parquet")
+        column = pq.ParquetFile(file).metadata.row_group(0).column(etl.TABLES[name].names.index("start_time"))
+        assert (column.path_in_schema, column.physical_type, column.is_stats_set) == ("start_time", "INT64", True)
 
 
 @pytest.mark.parametrize("harm", ["a row is not written", "a file is cut", "the write fails"])
@@ -229,6 +276,20 @@ def test_a_lock_of_another_machine_of_the_same_name_is_alive(
         pass
 
 
+def test_a_lock_of_another_machine_is_dead_after_a_silence(spark: SparkSession, tmp_path: Path) -> None:
+    theirs = tmp_path / "lake" / "_lock-run-b,elsewhere,1,2,local-1"
+    theirs.parent.mkdir()
+    theirs.touch()
+    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    now, silence = theirs.stat().st_mtime, etl.DEAD_AFTER_SECONDS
+    os.utime(theirs, (now, now - silence + 60))
+    with pytest.raises(etl.JobError, match="run run-b, process 1 on elsewhere"), lake.claimed():
+        pass
+    os.utime(theirs, (now, now - silence - 1))
+    with lake.claimed():
+        assert not theirs.exists()
+
+
 def test_a_strangers_file_that_comes_meanwhile_is_none_of_the_runs(
     spark: SparkSession, small: Path, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +314,82 @@ def test_a_folder_of_checksums_alone_is_no_reason_to_stop(spark: SparkSession, t
     lake.fs.initialize(lake.root.toUri(), spark._jsc.hadoopConfiguration())
     lake._tidy(lake._path("songs"))
     assert (tmp_path / "lake" / "songs" / "year=1").exists()
+
+
+def test_what_readers_do_not_see_is_told_by_the_names_in_the_table_alone(spark: SparkSession, tmp_path: Path) -> None:
+    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/.mine/_lakes", {}), "run-a")
+    for name in ("year=1/a", "_temporary/0/a", "year=1/.a.crc"):
+        write_lines(tmp_path / ".mine" / "_lakes" / "songs" / name, "1234")
+    assert lake._files("songs") == {f"file:{tmp_path}/.mine/_lakes/songs/year=1/a": 5}
+
+
+def test_no_right_to_delete_stops_a_run_before_its_first_table(spark: SparkSession, tmp_path: Path) -> None:
+    def refuse(*_: object) -> None:
+        raise etl.JobError("no right to delete")
+
+    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    real = lake.fs
+    lake.fs = SimpleNamespace(exists=real.exists, create=real.create, listStatus=real.listStatus, delete=refuse)
+    with pytest.raises(etl.JobError, match="no right to delete"), lake.claimed():
+        pytest.fail("it went on")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_ours"),
+    [
+        ("part-00000-0b0d0f43-ce4e-4dd4-a8d3-8cbb96a8a4bd.c000.snappy.parquet", True),
+        ("part-123456-0b0d0f43-ce4e-4dd4-a8d3-8cbb96a8a4bd.c000.snappy.parquet", True),  # of many tasks
+        ("part-20250101T000000Z-0a1b2c3d-00000-0b0d0f43-ce4e-4dd4-a8d3-8cbb96a8a4bd-c000.json", True),
+        ("part-00000.parquet", False),
+        ("part-0b0d0f43-ce4e-4dd4-a8d3-8cbb96a8a4bd.parquet", False),
+        ("my-part-00000-0b0d0f43-ce4e-4dd4-a8d3-8cbb96a8a4bd.parquet", False),
+    ],
+)
+def test_data_files_are_told_from_others_by_sparks_way_to_name_them(name: str, is_ours: bool) -> None:
+    assert etl.write_id(f"file:/lake/songs/year=1/{name}") == "0b0d0f43-ce4e-4dd4-a8d3-8cbb96a8a4bd" * is_ours
+
+
+def test_new_files_are_the_runs_where_they_have_its_id_or_are_all_of_one_write(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}", {}), "run-a")
+    of_another_write = OLD_FILE.replace("0b0d", "1b0d")
+    named = OLD_FILE.replace("part-", "part-run-a-")
+    for come, new in (("notes.txt", []), (OLD_FILE, [OLD_FILE]), (of_another_write, []), (named, [named])):
+        write_lines(tmp_path / "songs" / come, "1234")
+        assert [Path(file).name for file in lake._new_files("songs", {})] == new
+
+
+def test_on_s3_files_are_deleted_some_at_a_time_and_all_of_them(spark: SparkSession, tmp_path: Path) -> None:
+    lake, requests = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a"), list[list[str]]()
+
+    def delete(paths: list[Any]) -> list[Any]:
+        requests.append([path.getName() for path in paths])
+        return []
+
+    bulk = SimpleNamespace(pageSize=lambda: 2, bulkDelete=delete)
+    capable: Any = {"hasPathCapability": lambda *_: True, "createBulkDelete": lambda path: bulk}
+    lake.fs = SimpleNamespace(exists=lake.fs.exists, **capable)
+    lake._delete("songs", [f"file:///{name}" for name in "abcde"])
+    assert requests == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_old_files_that_cannot_be_deleted_are_told_as_rows_of_both_runs(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise etl.JobError("no right to delete")
+
+    monkeypatch.setattr(etl.Lake, "_append", lambda *_: 0)
+    monkeypatch.setattr(etl.Lake, "_delete", refuse)
+    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    of_no_rows: Any = SimpleNamespace(schema=None)
+    with pytest.raises(etl.JobError, match="no right to delete") as raised, lake.claimed():
+        lake._replace("users", of_no_rows)
+    assert raised.value.state == (
+        "users hold this run's rows, the other tables the last run's; run it again; "
+        "files of both runs may lie in users until the next run"
+    )
 
 
 def test_a_file_that_s3_does_not_delete_fails_the_run(spark: SparkSession, tmp_path: Path) -> None:

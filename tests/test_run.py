@@ -19,6 +19,7 @@ import oracle
 import pytest
 from conftest import PLAY, ROOT, SAMPLE, SONG, run_etl, run_python, settings, write_lines
 from lakes import contents_of, data_files, inputs_of, rejected_of, tables_of
+from py4j.protocol import Py4JNetworkError
 from pyspark.sql import DataFrame, SparkSession
 
 import etl
@@ -75,8 +76,11 @@ def test_it_shows_each_step_and_a_table_and_nothing_of_spark(runs: Runs, expecte
     for start, line in zip(steps, lines[1:5], strict=True):
         assert line.startswith(start) and re.search(r" \d+\.\d s$", line)
     assert lines[5].split() == ["table", "rows", "files", "bytes", "seconds"]
-    shown = {line.split()[0]: line.split()[1] for line in lines[6:11]}
-    assert shown == {name: f"{len(rows):,}" for name, rows in expected.tables.items()}
+    shown = {line.split()[0]: line.split()[1:4] for line in lines[6:11]}
+    assert shown == {
+        name: [f"{len(rows):,}", *(f"{runs.report['tables'][name][size]:,}" for size in ("files", "bytes"))]
+        for name, rows in expected.tables.items()
+    }
     assert re.fullmatch(r"plays that found their song: \d+\.\d%", lines[11])
     assert lines[12] == f"rejected lines: {len(expected.rejected)}"
     assert re.fullmatch(rf"done in \d+\.\d s, run {runs.report['run_id']}", lines[13])
@@ -279,6 +283,7 @@ JAVA_SAID = "An error occurred while calling o1.parquet.\n: a.JobAborted: Aborte
 EXPLAINED: list[tuple[Exception, str]] = [
     (etl.ConfigError("it said\nno\nand no"), "it said no and no"),
     (ConnectionRefusedError(111, "Connection refused"), "Spark's JVM has ended"),
+    (Py4JNetworkError("Answer from Java side is empty"), "Spark's JVM has ended"),
     (ValueError(), "ValueError"),
     (ValueError(JAVA_SAID.format("")), "Aborted."),
     (ValueError(JAVA_SAID.format("Caused by: a.B: no\nCaused by: java.io.IOException: No space")), "No space"),
