@@ -77,11 +77,12 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def refuse_missing(lake: str, missing: list[str]) -> None:
+def refuse_missing(lake: str, missing: list[str], catalog: str | None = None, note: str = "") -> None:
+    place, options = (f"{catalog} in {lake}", f"{lake} --catalog {catalog}") if catalog else (lake, lake)
     if len(missing) == len(etl.TABLES):
-        raise LakeError(f"{lake} holds no tables; write them with: python etl.py --output {lake}")
+        raise LakeError(f"{place} holds no tables{note}; write them with: python etl.py --output {options}")
     if missing:
-        raise LakeError(f"{lake} has no table {', '.join(missing)}")
+        raise LakeError(f"{place} has no table {', '.join(missing)}")
 
 
 def load(connection: DuckDBPyConnection, *parts: str) -> None:
@@ -207,7 +208,7 @@ def duckdb_engine(lake: str, config: str | None = None, catalog: str | None = No
                 sources = {name: parquet_source(connection, root, name) for name in etl.TABLES}
         except duckdb.Error as error:
             raise LakeError(f"cannot read {lake}: {etl.explain(error)}") from error
-        refuse_missing(lake, [table for table, source in sources.items() if not source])
+        refuse_missing(lake, [table for table, source in sources.items() if not source], catalog)
         for table, source in sources.items():
             try:
                 connection.execute(f"CREATE VIEW {table} AS SELECT {columns_of(table)} FROM {source} AS stored")
@@ -240,7 +241,7 @@ def spark_query(spark: SparkSession, lake: str, catalog: str | None = None) -> Q
             if not any(f"[{name}]" in str(error) for name in NOT_THERE):
                 raise LakeError(f"cannot read table {table}: {etl.explain(error)}") from error
             missing.append(table)
-    refuse_missing(catalog or lake, missing)
+    refuse_missing(lake, missing, catalog, "" if catalog else " (Spark finds Iceberg's by --catalog)")
 
     def query(sql: str) -> Answer:
         try:

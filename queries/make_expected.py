@@ -239,9 +239,10 @@ class Questions:
     def one_month_by_level(self) -> Answer:
         month = [play for play in self.plays if (play["start_time"].year, play["start_time"].month) == (2018, 11)]
         rows = []
-        for level, plays in sorted(grouped(month, itemgetter("level")), key=itemgetter(0)):
+        for level, plays in grouped(month, itemgetter("level")):
             sessions = len({*map(session_of, plays)})
             rows.append((level, len(plays), different(plays, "user_id"), sessions, rounded(len(plays), sessions)))
+        rows.sort(key=lambda row: (row[0] is None, row[0] or ""))
         return "level plays listeners sessions plays_per_session", rows
 
     def plays_by_place(self) -> Answer:

@@ -6,12 +6,10 @@ WITH steps AS (
     SELECT
         user_id,
         level,
-        ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY start_time, session_id, songplay_id) - 1 AS plays,
-        MAX(CASE WHEN level = 'free' THEN 1 END) OVER (
-            PARTITION BY user_id
-            ORDER BY start_time, session_id, songplay_id
-        ) AS was_free
+        ROW_NUMBER() OVER in_time - 1 AS plays,
+        MAX(CASE WHEN level = 'free' THEN 1 END) OVER in_time AS was_free
     FROM songplays
+    WINDOW in_time AS (PARTITION BY user_id ORDER BY start_time, session_id, songplay_id)
 ),
 
 upgrades AS (

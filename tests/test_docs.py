@@ -15,6 +15,7 @@ import pictures
 import pytest
 import sqlglot
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from pyspark.sql import SparkSession
 from sqlglot import exp
 
@@ -36,6 +37,24 @@ FINDINGS = {
 def test_what_docs_make_py_makes_is_fresh() -> None:
     assert (DOCS / "tables.md").read_text("utf-8") == make.dictionary()
     assert (DOCS / "schema.svg").read_text("utf-8") == make.picture()
+
+
+def test_docs_make_py_writes_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make, "FOLDER", tmp_path)
+    make.main()
+    made = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
+    assert made == {name: (DOCS / name).read_text("utf-8") for name in ("tables.md", "schema.svg")}
+
+
+def test_pictures_py_draws_the_readmes_picture(
+    sample_lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "FOLDER", tmp_path)
+    assert pictures.main(["--lake", sample_lake]) == 0
+    [made] = tmp_path.iterdir()
+    assert made.read_bytes().startswith(b"\x89PNG") and f"](docs/{made.name})" in (DOCS.parent / "README.md").read_text(
+        "utf-8"
+    )
 
 
 def test_the_readme_shows_what_the_queries_answer() -> None:
@@ -105,3 +124,34 @@ def test_what_a_picture_says_of_the_sample_is_so(question: str) -> None:
     answer = pd.read_csv(engines.FOLDER / "expected" / f"{question}.csv", na_values="NULL")
     figure = pictures.PICTURES[question](answer)
     assert re.search(FINDINGS[question], f"{title_of(figure)} {figure.get_supxlabel()}")
+
+
+def test_bars_are_in_the_order_of_the_answer_each_of_its_value() -> None:
+    rows = [("Rome", 40, 2), (None, 30, 5), ("Oslo", 20, 1)]
+    answer = pd.DataFrame(rows, columns=["location", "plays", "listeners"])
+    plays, per_listener = pictures.PICTURES["plays_by_place"](answer).axes
+    bottom, top = plays.get_ylim()
+    assert bottom > top and [label.get_text() for label in plays.get_yticklabels()] == ["Rome", "unknown", "Oslo"]
+    values = [[text.get_text() for text in axes.texts] for axes in (plays, per_listener)]
+    assert values == [["40", "30", "20"], ["20", "6", "20"]]
+
+
+def test_of_many_weeks_each_label_is_at_its_week() -> None:
+    weeks = pd.date_range("2018-12-03", periods=15, freq="7D")
+    answer = pd.DataFrame({"week": weeks, "days": 7, "paid_percent": range(15), "listeners": 9, "paid_listeners": 4})
+    [axes] = pictures.PICTURES["weekly_listeners"](answer).axes
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert [*axes.get_xticks()] == [0, 3, 6, 9, 12]
+    assert labels == [f"from {week:%d %b}\n7 days" for week in weeks[::3]] and "of 2018 to 2019," in axes.get_xlabel()
+    assert pd.Series(axes.lines[0].get_ydata()).tolist() == [*range(15)]
+    notes = [(*note.xy, note.get_text()) for note in axes.texts if isinstance(note, Annotation)]
+    assert notes == [(week, week, f"{week}%") for week in range(0, 15, 3)]
+
+
+def test_a_week_that_is_not_known_yet_is_blank() -> None:
+    names = ["first_week", "listeners", *(f"week_{week}_percent" for week in range(1, 5))]
+    rows = [("2018-11-05", 4, 75, 50, None, None), ("2018-11-12", 2, 50, None, None, None)]
+    [axes] = pictures.PICTURES["retention_by_week"](pd.DataFrame(rows, columns=names)).axes
+    shown = {(text.get_position(), text.get_text()) for text in axes.texts}
+    assert shown == {((0.5, 0.5), "75%"), ((1.5, 0.5), "50%"), ((0.5, 1.5), "50%")}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3", "4"]

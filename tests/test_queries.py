@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import check
 import duckdb
@@ -23,6 +24,7 @@ import oracle
 import pytest
 import show
 import sqlglot
+from conftest import open_catalog
 from pyspark.sql import SparkSession
 from s3 import S3Server
 from sqlglot import exp
@@ -91,8 +93,7 @@ def odd_lake(dates: list[tuple[int, int, int]]) -> oracle.Lake:
         place, agent = tie if number < 10 else (draw.choice("bcdefghijklm"), draw.choice(agents))
         for play in range(count):
             time = start + play * step
-            november = (time.year, time.month) == (2018, 11)
-            levels: list[str | None] = ["free", "paid"] if november else ["free", "paid", "trial", None]
+            levels = ["free", "paid", "trial", None]
             if count > 10:
                 levels = ["paid" if play == count - 1 else "free"]
             key, level, song = f"{draw.getrandbits(64):x}", draw.choice(levels), draw.choice(songs)
@@ -156,6 +157,46 @@ def test_duckdb_reads_s3_with_nothing_to_download(lake: Path, monkeypatch: pytes
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         assert check.main(["--lake", server.upload(lake, "lakes", "a b/lake")]) == 0
+
+
+def test_spark_answers_from_s3_as_duckdb_from_local_files(lake: Path, capsys: Capture) -> None:
+    command = [sys.executable, str(engines.FOLDER / "show.py"), "--engine", "spark", "at_a_glance", "--lake"]
+    with S3Server() as server:
+        server.make_bucket("spark-lakes", "eu-west-1")
+        command.append(server.upload(lake, "spark-lakes", "a b/lake").replace("s3a:", "s3:"))
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | server.environment, check=False)
+    assert show.main(["--lake", str(lake), "at_a_glance"]) == 0
+    assert (done.returncode, done.stdout, done.stderr) == (0, capsys.readouterr().out, "")
+
+
+def test_spark_starts_for_the_lake_its_catalog_and_the_keys_of_the_configuration_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.cfg").write_text("[AWS]\nAWS_ACCESS_KEY_ID = KEY\nAWS_SECRET_ACCESS_KEY = secret\n", "utf-8")
+    seen = list[object]()
+
+    def create_session(settings: etl.Settings) -> object:
+        seen.extend([settings.input, settings.output, settings.catalog, settings.aws["AWS_ACCESS_KEY_ID"]])
+        return SimpleNamespace(stop=lambda: seen.append("stopped"))
+
+    monkeypatch.setattr(laptop, "create_session", create_session)
+    monkeypatch.setattr(engines, "spark_query", lambda _, *given: seen.extend(given))
+    with pytest.raises(BrokenPipeError), engines.spark_engine("lake", "my.cfg", "glue.sparkify"):
+        raise BrokenPipeError
+    uri = f"file://{tmp_path}/lake"
+    assert seen == [uri, uri, "glue.sparkify", "KEY", uri, "glue.sparkify", "stopped"]
+
+
+def test_who_finds_no_tables_is_told_of_the_catalog(session: SparkSession, tmp_path: Path) -> None:
+    open_catalog(session, tmp_path)
+    uri, command = f"file://{tmp_path}", f"write them with: python etl.py --output file://{tmp_path}"
+    for catalog, message in {
+        None: f"{uri} holds no tables (Spark finds Iceberg's by --catalog); {command}",
+        "lake.a": f"lake.a in {uri} holds no tables; {command} --catalog lake.a",
+    }.items():
+        with pytest.raises(engines.LakeError, match=f"^{re.escape(message)}$"):
+            engines.spark_query(session, uri, catalog)
 
 
 def test_duckdb_reads_a_bucket_with_dots_by_its_path_and_by_fips_where_boto3_does(
@@ -250,11 +291,19 @@ def test_the_readme_is_the_answers_to_all_questions(sample_lake: str) -> None:
     assert made == (engines.FOLDER / "README.md").read_text("utf-8")
 
 
+def test_the_questions_that_are_named_are_answered_in_that_order(sample_lake: str, capsys: Capture) -> None:
+    names = ["plays_by_gender", "at_a_glance", "devices"]
+    assert show.main(["--lake", sample_lake, *names]) == 0
+    assert re.findall("^## (.*)", capsys.readouterr().out, re.M) == [QUESTIONS[name].text for name in names]
+
+
 def test_a_table_has_bars_to_scale_and_says_null_and_what_it_leaves_out() -> None:
     rows = [(date(2018, 11, 1), "a|b", 4, Decimal("1.0")), (None, "c", 2, None)]
     few = show.as_table((["day", "name", "plays", "share"], rows), "plays").splitlines()
     assert few[2] == f"| 2018-11-01 | a\\|b |     4 |   1.0 | {'█' * 20} |"
     assert few[3] == f"| –          | c    |     2 |     – | {'█' * 10:<20} |"
+    none = show.as_table((["plays"], [(None,), (0,)]), "plays").splitlines()
+    assert none[2:] == ["|     – |         |", "|     0 |         |"]
     many = show.as_table((["plays"], [(number,) for number in range(40)]), "")
     assert many.endswith("\n\n40 rows, 30 in the middle left out.")
 
@@ -318,6 +367,7 @@ def test_another_lake_has_nothing_to_compare(lake: Path, capsys: Capture) -> Non
     [
         (shutil.rmtree, "holds no tables"),
         (lambda lake: shutil.rmtree(lake / "artists"), "has no table artists"),
+        (lambda lake: next((lake / "artists").glob("*.parquet")).unlink(), "has no table artists"),
         (lambda lake: rewrite(lake, "artists", "SELECT artist_id"), "cannot read table artists: .*name"),
         (lambda lake: (lake / "artists" / "a.parquet").write_bytes(b"no"), "cannot read table artists: "),
     ],
@@ -332,8 +382,15 @@ def test_what_cannot_be_read_is_told(
         pass
 
 
+def test_a_query_that_fails_is_one_line_on_both_engines(sample_lake: str, session: SparkSession) -> None:
+    with engines.duckdb_engine(sample_lake) as query:
+        for ask in (query, engines.spark_query(session, sample_lake)):
+            with pytest.raises(engines.LakeError, match=r"^[^\n]*\bnix\b[^\n]*$"):
+                ask("SELECT nix FROM songs")
+
+
 def test_an_error_is_one_line(sample_lake: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert show.main(["--lake", sample_lake, "nix"]) == 1
+    assert show.main(["--lake", sample_lake, "devices", "nix"]) == 1
     assert capsys.readouterr().err.startswith("show.py: error: no question nix; there are at_a_glance, devices, ")
     for engine, catalog in {"duckdb": "glue", "spark": "glue.a.b"}.items():
         assert show.main(["--lake", sample_lake, "--catalog", catalog, "--engine", engine]) == 1
