@@ -163,7 +163,7 @@ FAILURES: dict[str, tuple[str, str, int, str]] = {
     "no log file": ("--input", "no-logs", 1, NO_FILE.format("{0}", "no-logs/log_data")),
     "no line in the logs": ("--input", "no-lines", 1, "no line in any file below file://{0}/no-lines/log_data"),
     "an output that is a file": ("--output", "a-file", 1, "{0}/a-file"),
-    "a report that is a folder": ("--report", ".", 2, "--report"),
+    "a report that is a folder": ("--report", "no-lines", 2, "--report"),
     "a report below a file": ("--report", "a-file/r.json", 2, "--report"),
 }
 
