@@ -56,7 +56,7 @@ class Aws:
         """
         once = self.config(retries={"total_max_attempts": 1}, read_timeout=120)
         client = self.session.client(plan.service, config=once)
-        for attempt in range(10):
+        for seconds in (1, 2, 4, 8, 16, 32, 60, 60, 60, 0):
             try:
                 return dict(getattr(client, plan.operation)(**plan.request))
             except self.failed as error:
@@ -65,7 +65,8 @@ class Aws:
                 if not THROTTLED.search(code(error)):
                     way = f"the same command with --name {plan.name} finds it, or starts it where there is none"
                     raise RunError(f"no clear answer ({error}). The job may have started: {way}", 4) from None
-            pause(min(2**attempt, 60))
+            if seconds:
+                pause(seconds)
         raise UsageError("AWS is throttling: nothing was started. Try again in some minutes")
 
     def put(self, uri: str, text: str) -> None:
