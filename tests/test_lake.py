@@ -29,6 +29,16 @@ import etl
 pytestmark = pytest.mark.usefixtures("interpreted")
 OLD_FILE = "part-00000-0b0d0f43-ce4e-4dd4-a8d3-8cbb96a8a4bd.c000.snappy.parquet"
 
+
+def lake_at(spark: SparkSession, folder: Path, run_id: str = "run-a") -> etl.Lake:
+    """The lake of a run into this folder, without partitions."""
+    return etl.Lake(spark, etl.Settings("", f"file://{folder}", {}), run_id)
+
+
+def refuse_to_delete(*_: object) -> None:
+    raise etl.JobError("no right to delete")
+
+
 # What a run finds
 
 
@@ -43,7 +53,7 @@ def test_data_files_without_a_marker_are_refused_and_other_files_are_not(
     for name in etl.TABLES:
         shutil.rmtree(lake / name)
     write_lines(lake / "songs" / "notes.txt", "mine")
-    with etl.Lake(spark, etl.Settings("", f"file://{lake}", {}), "run-a").claimed():
+    with lake_at(spark, lake).claimed():
         pass
 
 
@@ -94,7 +104,7 @@ def test_an_empty_table_has_its_columns_for_every_reader(
 def test_the_lake_is_marked_before_its_first_table_and_songplays_come_when_all_others_are_there(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake, done = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a"), list[str]()
+    lake, done = lake_at(spark, tmp_path / "lake"), list[str]()
 
     def replace(self: etl.Lake, name: str, table: DataFrame) -> dict[str, Any]:
         assert (tmp_path / "lake" / "_lake").exists()
@@ -227,7 +237,7 @@ def test_a_lock_is_renewed_until_the_run_ends_or_another_takes_over(
 ) -> None:
     assert etl.HEARTBEAT_SECONDS * 3 < etl.DEAD_AFTER_SECONDS
     monkeypatch.setattr(etl, "HEARTBEAT_SECONDS", 0.01)
-    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    lake = lake_at(spark, tmp_path / "lake")
     application = spark.sparkContext.applicationId
     tmp_path.joinpath("lake").mkdir()
     of_its_own = tmp_path / "lake" / f"_lock-run-b,elsewhere,1,2,{application}"  # of an attempt before, on YARN
@@ -280,7 +290,7 @@ def test_a_lock_of_another_machine_is_dead_after_a_silence(spark: SparkSession, 
     theirs = tmp_path / "lake" / "_lock-run-b,elsewhere,1,2,local-1"
     theirs.parent.mkdir()
     theirs.touch()
-    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    lake = lake_at(spark, tmp_path / "lake")
     now, silence = theirs.stat().st_mtime, etl.DEAD_AFTER_SECONDS
     os.utime(theirs, (now, now - silence + 60))
     with pytest.raises(etl.JobError, match="run run-b, process 1 on elsewhere"), lake.claimed():
@@ -307,7 +317,7 @@ def test_a_strangers_file_that_comes_meanwhile_is_none_of_the_runs(
 
 def test_a_folder_of_checksums_alone_is_no_reason_to_stop(spark: SparkSession, tmp_path: Path) -> None:
     """On the file system of spark-submit, which does not list them."""
-    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    lake = lake_at(spark, tmp_path / "lake")
     (tmp_path / "lake" / "songs" / "year=1").mkdir(parents=True)
     (tmp_path / "lake" / "songs" / "year=1" / ".part-0.parquet.crc").touch()
     lake.fs = etl.java(spark, "org.apache.hadoop.fs.LocalFileSystem")()
@@ -317,19 +327,18 @@ def test_a_folder_of_checksums_alone_is_no_reason_to_stop(spark: SparkSession, t
 
 
 def test_what_readers_do_not_see_is_told_by_the_names_in_the_table_alone(spark: SparkSession, tmp_path: Path) -> None:
-    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/.mine/_lakes", {}), "run-a")
+    lake = lake_at(spark, tmp_path / ".mine" / "_lakes")
     for name in ("year=1/a", "_temporary/0/a", "year=1/.a.crc"):
         write_lines(tmp_path / ".mine" / "_lakes" / "songs" / name, "1234")
     assert lake._files("songs") == {f"file:{tmp_path}/.mine/_lakes/songs/year=1/a": 5}
 
 
 def test_no_right_to_delete_stops_a_run_before_its_first_table(spark: SparkSession, tmp_path: Path) -> None:
-    def refuse(*_: object) -> None:
-        raise etl.JobError("no right to delete")
-
-    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    lake = lake_at(spark, tmp_path / "lake")
     real = lake.fs
-    lake.fs = SimpleNamespace(exists=real.exists, create=real.create, listStatus=real.listStatus, delete=refuse)
+    lake.fs = SimpleNamespace(
+        exists=real.exists, create=real.create, listStatus=real.listStatus, delete=refuse_to_delete
+    )
     with pytest.raises(etl.JobError, match="no right to delete"), lake.claimed():
         pytest.fail("it went on")
 
@@ -352,7 +361,7 @@ def test_data_files_are_told_from_others_by_sparks_way_to_name_them(name: str, i
 def test_new_files_are_the_runs_where_they_have_its_id_or_are_all_of_one_write(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}", {}), "run-a")
+    lake = lake_at(spark, tmp_path)
     of_another_write = OLD_FILE.replace("0b0d", "1b0d")
     named = OLD_FILE.replace("part-", "part-run-a-")
     for come, new in (("notes.txt", []), (OLD_FILE, [OLD_FILE]), (of_another_write, []), (named, [named])):
@@ -361,7 +370,7 @@ def test_new_files_are_the_runs_where_they_have_its_id_or_are_all_of_one_write(
 
 
 def test_on_s3_files_are_deleted_some_at_a_time_and_all_of_them(spark: SparkSession, tmp_path: Path) -> None:
-    lake, requests = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a"), list[list[str]]()
+    lake, requests = lake_at(spark, tmp_path / "lake"), list[list[str]]()
 
     def delete(paths: list[Any]) -> list[Any]:
         requests.append([path.getName() for path in paths])
@@ -377,12 +386,9 @@ def test_on_s3_files_are_deleted_some_at_a_time_and_all_of_them(spark: SparkSess
 def test_old_files_that_cannot_be_deleted_are_told_as_rows_of_both_runs(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise etl.JobError("no right to delete")
-
     monkeypatch.setattr(etl.Lake, "_append", lambda *_: 0)
-    monkeypatch.setattr(etl.Lake, "_delete", refuse)
-    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    monkeypatch.setattr(etl.Lake, "_delete", refuse_to_delete)
+    lake = lake_at(spark, tmp_path / "lake")
     of_no_rows: Any = SimpleNamespace(schema=None)
     with pytest.raises(etl.JobError, match="no right to delete") as raised, lake.claimed():
         lake._replace("users", of_no_rows)
@@ -393,7 +399,7 @@ def test_old_files_that_cannot_be_deleted_are_told_as_rows_of_both_runs(
 
 
 def test_a_file_that_s3_does_not_delete_fails_the_run(spark: SparkSession, tmp_path: Path) -> None:
-    lake = etl.Lake(spark, etl.Settings("", f"file://{tmp_path}/lake", {}), "run-a")
+    lake = lake_at(spark, tmp_path / "lake")
     failed = SimpleNamespace(getKey=lambda: lake._path("songs/a"), getValue=lambda: "AccessDenied")
     bulk = SimpleNamespace(pageSize=lambda: 250, bulkDelete=lambda paths: [failed])
     lake.fs = SimpleNamespace(hasPathCapability=lambda *_: True, createBulkDelete=lambda path: bulk)
@@ -486,7 +492,7 @@ def test_two_runs_lose_no_row_in_any_order_of_their_steps(
 
     for hook, replaced in {"_append": append, "_count": count, "_delete": delete_later}.items():
         monkeypatch.setattr(etl.Lake, hook, replaced)
-    lakes = [etl.Lake(spark, etl.Settings("", f"file://{tmp_path}", {}), run_id) for run_id in who_of]
+    lakes = [lake_at(spark, tmp_path, run_id) for run_id in who_of]
     of_two_rows: Any = SimpleNamespace(schema=None)
     for lake in lakes:
         etl.write_text(lake.fs, lake.lock, "")

@@ -357,7 +357,7 @@ def test_s3a_goes_by_the_proxy_that_boto3_goes_by(
     found = [conf.get(f"fs.s3a.proxy.{name}") for name in ("host", "port", "username", "password")]
     assert ["{}:{}".format(*found[:2]), "{}:{}".format(*found[2:])] == [host, user]
     assert (conf.get("fs.s3a.proxy.ssl.enabled") == "true") == any(
-        url.startswith("https:") for url in variables.values()
+        value.startswith("https:") for value in variables.values()
     )
 
 
