@@ -86,7 +86,9 @@ AWS_ENDPOINT = re.compile(r"https://s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
 # A short run ends before what Java's second compiler makes has paid for itself, and so does a longer one that reads
 # small files from S3: it waits more than it computes. The sample takes a quarter less.
 SMALL_INPUT_BYTES = 128 << 20
-SMALL_INPUT_JAVA = "-XX:TieredStopAtLevel=1"
+# With the first compiler alone, Java keeps 48 MB for compiled code. One run fills 33 to 39 of them; when they are full,
+# Java compiles no more and Spark may stop, such as in a notebook's second run that writes Iceberg tables.
+SMALL_INPUT_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"  # as with both compilers
 
 JAVA_PACKAGE = "apt-get install openjdk-17-jre-headless"
 START_PROBLEMS = {

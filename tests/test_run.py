@@ -385,10 +385,13 @@ def test_a_run_on_local_files_has_none_of_hadoops_defaults_and_leaves_no_folder(
         f"spark = laptop.create_session(settings(Path({str(small)!r}), Path({str(tmp_path / 'lake')!r})))\n"
         "assert spark._jsc.hadoopConfiguration().size() < 50\n"
         "assert spark._jvm.java.lang.Runtime.getRuntime().maxMemory() > 1.5 * 2**30\n"
+        "[code] = [p for p in spark._jvm.java.lang.management.ManagementFactory.getMemoryPoolMXBeans() if p.getName() == 'CodeCache']\n"
+        "assert code.getUsage().getMax() > 2e8  # several runs in one session fill Java's 48 MB, and then Spark stops\n"
         "import os; assert os.environ['HTTPS_PROXY'] == 'http://proxy.corp'  # for what comes after it\n"
     )
     environment = {
         "TMPDIR": str(tmp_path / "tmp"),
+        "SPARK_CONF_DIR": str(tmp_path),
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
         "HTTPS_PROXY": "http://proxy.corp",
     }
