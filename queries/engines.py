@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,9 +79,10 @@ def quoted(text: str) -> str:
 
 
 def refuse_missing(lake: str, missing: list[str], catalog: str | None = None, note: str = "") -> None:
-    place, options = (f"{catalog} in {lake}", f"{lake} --catalog {catalog}") if catalog else (lake, lake)
+    place, options = (f"{catalog} in {lake}", f" --catalog {catalog}") if catalog else (lake, "")
     if len(missing) == len(etl.TABLES):
-        raise LakeError(f"{place} holds no tables{note}; write them with: python etl.py --output {options}")
+        command = f"python etl.py --output {shlex.quote(lake)}{options}"
+        raise LakeError(f"{place} holds no tables{note}; write them with: {command}")
     if missing:
         raise LakeError(f"{place} has no table {', '.join(missing)}")
 

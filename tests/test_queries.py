@@ -189,8 +189,9 @@ def test_spark_starts_for_the_lake_its_catalog_and_the_keys_of_the_configuration
 
 
 def test_who_finds_no_tables_is_told_of_the_catalog(session: SparkSession, tmp_path: Path) -> None:
-    open_catalog(session, tmp_path)
-    uri, command = f"file://{tmp_path}", f"write them with: python etl.py --output file://{tmp_path}"
+    lake = tmp_path / "my lake"
+    open_catalog(session, lake)
+    uri, command = f"file://{lake}", f"write them with: python etl.py --output 'file://{lake}'"
     for catalog, message in {
         None: f"{uri} holds no tables (Spark finds Iceberg's by --catalog); {command}",
         "lake.a": f"lake.a in {uri} holds no tables; {command} --catalog lake.a",

@@ -189,7 +189,7 @@ class Cluster:
     def _write_spark_conf(self) -> None:
         self.spark_conf.mkdir()
         cloud = "org.apache.spark.internal.io.cloud"
-        quick_start = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # the runs are short, and the machine is small
+        quick_start = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"  # for short runs
         conf = {
             "spark.driver.extraJavaOptions": quick_start, "spark.executor.extraJavaOptions": quick_start,
             "spark.yarn.am.extraJavaOptions": quick_start, "spark.sql.shuffle.partitions": 4,
