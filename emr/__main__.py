@@ -50,7 +50,7 @@ def command_run(args: argparse.Namespace) -> int:
     if aws and not run:
         if not (args.yes or args.upload_only or sys.stdin.isatty()):
             raise UsageError("this costs money and there is no terminal to ask: give --yes")
-        if not (args.yes or args.upload_only or input("Start it? [y/N] ").strip().lower() in ("y", "yes")):
+        if not (args.yes or args.upload_only or _ask("Start it? [y/N] ") in ("y", "yes")):
             raise UsageError("nothing was started")
         for uri, text in plan.uploads.items():
             aws.put(uri, text)
@@ -90,12 +90,17 @@ def command_run(args: argparse.Namespace) -> int:
     return run.show_end(seen, args.json)
 
 
+def _ask(question: str) -> str:
+    print(question, end="", file=sys.stderr, flush=True)  # input itself would ask on stdout, which is for results
+    return input().strip().lower()
+
+
 def _ask_what_now(run: Run, own_cluster: bool, is_terminated: bool) -> int:
     # Ctrl-C asks whether to stop the job or leave it, and leaves it where there is no terminal; SIGTERM stops it.
     answer = ""
     if sys.stdin.isatty() and not is_terminated:
         try:
-            answer = input("\nStop the job (s), or leave it running (Enter)? ").strip().lower()
+            answer = _ask("\nStop the job (s), or leave it running (Enter)? ")
         except (KeyboardInterrupt, EOFError):
             pass
         except SystemExit:  # SIGTERM stops it here too

@@ -19,6 +19,7 @@ from emr_cloud import (
     APPLICATION,
     PLACES,
     REGION,
+    REPORT,
     ROOT,
     TAG,
     Cloud,
@@ -83,12 +84,12 @@ def types(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
         asks = io.StringIO()
         asks.isatty = lambda: answer is not None  # type: ignore[method-assign]
         monkeypatch.setattr("sys.stdin", asks)
-        monkeypatch.setattr("builtins.input", lambda _: answer() if callable(answer) else answer)
+        monkeypatch.setattr("builtins.input", lambda: answer() if callable(answer) else answer)
 
     return start
 
 
-def test_a_run_uploads_starts_follows_and_prints_the_report(cloud: Cloud, capsys: Shown) -> None:
+def test_a_run_uploads_starts_follows_and_prints_the_report(cloud: Cloud, capsys: Shown, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     assert run_to_success(cloud) == 0
     shown = capsys.readouterr()
     for line in (r"songs +14,896 +70 +1,234,567 +3\.2", "song_data: 14,897 lines of 14,896 files, 1 rejected", "plays that found their song: 87.5%", r"run 2026\S+ done, 1800 s; the whole report: s3://my-logs/sparkify/sparkify-"):  # fmt: skip
@@ -101,11 +102,15 @@ def test_a_run_uploads_starts_follows_and_prints_the_report(cloud: Cloud, capsys
     [sent] = [json.dumps(request) for operation, request in cloud.calls if operation == "emr:RunJobFlow"]
     assert json.loads(sent.replace(name, "RUN")) == json.loads(golden)
     cloud.put("sparkify-9/report.json", '{"state": "started"}')  # of a run that died
-    run_to_success(cloud, "--yes --workers 3 --price 1")
+    monkeypatch.setitem(REPORT, "matched_share", None)  # where there is no play
+    assert run_to_success(cloud, "--yes --workers 3 --price 1") == 0
     assert "$4.00 an hour for 4 machines (by --price). An earlier run took 0.60 hours" in capsys.readouterr().err
     cloud.put("sparkify-0/report.json", '{"state": "done", "seconds": 3600}')  # the newest has not the last name
     run_to_success(cloud)
     assert "An earlier run took 1.10 hours with its start: $1.11 to $3.05." in capsys.readouterr().err
+    assert cloud.run(f"--yes --no-wait {cloud.new_application()}") == 0
+    shown = capsys.readouterr().err  # no cluster, which takes time to start; the last two reports may be of one second
+    assert re.search(r"An earlier run took (0\.50|1\.00) hours", shown)
 
 
 def test_a_failed_run_waits_for_the_drivers_own_error(cloud: Cloud, capsys: Shown) -> None:
@@ -117,7 +122,9 @@ def test_a_failed_run_waits_for_the_drivers_own_error(cloud: Cloud, capsys: Show
     assert 420 <= cloud.clock.now < 480
     last = "INFO x\nTraceback (most recent call last):\nKeyError: second\nINFO bye"  # attempt
     assert cloud.run("--yes", {30: lambda: cloud.fail("java.lang.OutOfMemoryError: first", last)}) == 1
-    assert capsys.readouterr().out == "Traceback (most recent call last):\nKeyError: second\n"
+    shown = capsys.readouterr()
+    assert shown.out == "Traceback (most recent call last):\nKeyError: second\n"
+    assert "step FAILED: AWS gives no reason\n" in shown.err  # the cluster's own is none
 
 
 NOTES, ERRORS = "INFO begin\nINFO end\n", "".join(f"ERROR {number}\n" for number in range(20))
@@ -127,12 +134,12 @@ NOTES, ERRORS = "INFO begin\nINFO end\n", "".join(f"ERROR {number}\n" for number
     ("drivers", "submit", "shown"),
     [
         ([ERRORS], APPLICATION, ERRORS.partition("ERROR 4\n")[2]),
-        ([NOTES], APPLICATION, NOTES),
+        ([NOTES], APPLICATION, f"INFO out\n{NOTES}"),
         ([], f"{APPLICATION}\nException: the driver never came\n", "Exception: the driver never came\n"),
     ],
 )
 def test_where_the_job_says_nothing_its_last_lines_are_shown(drivers: list[str], submit: str, shown: str, cloud: Cloud, capsys: Shown) -> None:  # fmt: skip
-    assert cloud.run("--yes", {30: lambda: cloud.fail(*drivers, submit=submit)}) == 1
+    assert cloud.run("--yes", {30: lambda: cloud.fail(*drivers, submit=submit, stdout="INFO out\n")}) == 1
     assert capsys.readouterr().out == shown
 
 
@@ -162,6 +169,8 @@ def test_a_log_copied_before_the_end_is_not_taken_for_the_end(cloud: Cloud, caps
     shown = capsys.readouterr()
     assert ("The log may not be whole yet." in shown.err, shown.out) == (True, "ValueError: nearly\n")
     assert cloud.clock.now >= LOG_WAIT_SECONDS
+    assert cloud.run("--yes", {30: lambda: fail(OWN_ERROR)}) == 1  # which is the end
+    assert cloud.clock.now < 60
 
 
 @pytest.mark.parametrize(
@@ -318,6 +327,8 @@ def test_status_and_logs_for_people_and_programs(cloud: Cloud, capsys: Shown) ->
     capsys.readouterr()
     assert main(["logs", cluster]) == 0
     assert capsys.readouterr().out == "==> stderr <==\nline 1\nline 2\n==> stdout <==\nout 1\n"
+    cloud.cluster.state = "WAITING"
+    assert cloud.run(f"--yes --no-wait --cluster {cluster}") == main(["status", cluster]) == 0  # its newest step
 
 
 @pytest.mark.parametrize(
@@ -330,6 +341,7 @@ def test_status_and_logs_for_people_and_programs(cloud: Cloud, capsys: Shown) ->
         (interrupt, hang_up, 130, False),
         (interrupt, terminate, 143, True),
         (terminate, None, 143, True),
+        (terminate, pytest.fail, 143, True),
     ],
 )
 def test_ctrl_c_asks_and_sigterm_stops(end: Any, answer: Any, code: int, is_stopped: bool, cloud: Cloud, capsys: Shown, types: Any) -> None:  # fmt: skip
@@ -381,12 +393,15 @@ def test_a_signal_while_aws_takes_no_start_ends_the_tries(number: int, code: int
     assert said.endswith("emr: error: stopped; nothing was started\n")
 
 
-@pytest.mark.parametrize(("answer", "starts"), [(None, False), ("", False), ("nope", False), ("y", True)])
+@pytest.mark.parametrize(
+    ("answer", "starts"), [(None, False), ("", False), ("nope", False), ("y", True), ("Yes ", True)]
+)
 def test_nothing_starts_without_a_yes(answer: str | None, starts: bool, cloud: Cloud, capsys: Shown, types: Any) -> None:  # fmt: skip
     types(answer)
     assert cloud.run("--no-wait") == (0 if starts else 2)
-    shown = capsys.readouterr().err
+    out, shown = capsys.readouterr()
     assert shown.index("4 machines: 1 primary") < shown.index("Price: up to $1.01 an hour for 4 machines")
+    assert out == (f"{cloud.cluster.id}\n" if starts else "")
     assert bool(MONEY & set(cloud.names())) == starts
 
 
@@ -515,12 +530,21 @@ def test_each_problem_is_one_line_and_nothing_is_started(name: str, cloud: Cloud
 
 
 def test_an_endpoint_that_is_there_serves_a_private_subnet(cloud: Cloud) -> None:
-    options = f"--yes --no-wait {private(cloud)} --workers 1"
+    options = f"--yes --no-wait {private(cloud)} --workers"
+    cloud.ec2.create_vpc_endpoint(VpcId=cloud.vpc, ServiceName="com.amazonaws.eu-west-1.s3")  # serves it not
+    assert cloud.run(f"{options} 1") == 2
     service = {"ServiceName": "aws.api.eu-west-1.emr-service-cell01", "VpcEndpointType": "Interface"}
     made = cloud.ec2.create_vpc_endpoint(VpcId=cloud.vpc, **service)["VpcEndpoint"]["VpcEndpointId"]
-    assert cloud.run(options) == 0
+    for workers in (1, 26):  # all addresses that it has
+        assert cloud.run(f"{options} {workers}") == 0
     cloud.ec2.delete_vpc_endpoints(VpcEndpointIds=[made])  # AWS still lists it for a while
-    assert cloud.run(options) == 2
+    assert cloud.run(f"{options} 1") == 2
+
+
+def test_a_group_of_emr_in_another_vpc_needs_no_tag(cloud: Cloud) -> None:
+    vpc = cloud.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    cloud.ec2.create_security_group(GroupName="ElasticMapReduce-master", Description="x", VpcId=vpc)
+    assert cloud.run("--yes --no-wait") == 0
 
 
 def test_a_small_machine_will_do_for_a_driver_and_an_executor_that_are_told_so(cloud: Cloud) -> None:
@@ -528,8 +552,10 @@ def test_a_small_machine_will_do_for_a_driver_and_an_executor_that_are_told_so(c
     assert cloud.run(f"--yes --no-wait --workers 1 --machines c5.xlarge {sizes}") == 0
 
 
-def test_a_cluster_of_a_later_release_with_the_same_spark_will_do(cloud: Cloud) -> None:
-    assert cloud.run(f"--yes --no-wait --cluster {cloud.new_cluster(ReleaseLabel='emr-spark-8.1.0')}") == 0
+@pytest.mark.parametrize("state", ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"])
+def test_a_cluster_of_a_later_release_with_the_same_spark_will_do(state: str, cloud: Cloud) -> None:
+    name, cloud.cluster.state = cloud.new_cluster(ReleaseLabel="emr-spark-8.1.0"), state
+    assert cloud.run(f"--yes --no-wait --cluster {name}") == 0
 
 
 def test_all_problems_are_shown_at_once_and_a_public_lake_can_be_meant(cloud: Cloud, capsys: Shown) -> None:
@@ -595,6 +621,11 @@ def test_the_region_is_the_one_of_the_aws_command_line(monkeypatch: pytest.Monke
     assert Aws(None).region == "eu-west-2"
     monkeypatch.setenv("AWS_REGION", "eu-west-3")
     assert (Aws(None).region, Aws("eu-west-1").region) == ("eu-west-3", "eu-west-1")
+
+
+def test_an_aws_that_is_silent_is_given_up_in_two_minutes() -> None:
+    config = Aws(REGION).sts.meta.config
+    assert config.connect_timeout * config.retries["total_max_attempts"] <= 120
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_every_command_works_and_the_last_ones_leave_nothing(bare_cloud: Cloud, 
     script = PROLOGUE + "\n".join(text for language, text in BLOCKS if language == "bash")
     failed: list[str] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("builtins.input", lambda _: "y")
+    monkeypatch.setattr("builtins.input", lambda: "y")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     for name in ("ask", "answer"):
         os.mkfifo(name)

@@ -487,6 +487,8 @@ def test_glue_and_its_files_are_reached_in_the_region_by_the_proxy_and_with_the_
         "fs.s3a.bucket.b.endpoint.region": "eu-west-1",
         "fs.s3a.proxy.host": "proxy.corp",
         "fs.s3a.proxy.port": "3128",
+        "fs.s3a.proxy.username": "ann",
+        "fs.s3a.proxy.password": "pw",
         "fs.s3a.access.key": "AKIA",
         "fs.s3a.secret.key": "secret",
         "fs.s3a.session.token": "token",
@@ -494,7 +496,8 @@ def test_glue_and_its_files_are_reached_in_the_region_by_the_proxy_and_with_the_
     wanted = {
         "http.proxyHost": "proxy.corp",
         "http.proxyPort": "3128",
-        "http.proxyUser": None,
+        "http.proxyUser": "ann",
+        "http.proxyPassword": "pw",
         "aws.accessKeyId": "AKIA",
         "aws.secretAccessKey": "secret",
         "aws.sessionToken": "token",
@@ -520,8 +523,12 @@ def test_packages_of_ones_own_do_not_replace_the_jars_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", "--packages org.postgresql:postgresql:42.7.4 pyspark-shell")
-    with pytest.raises(laptop.SessionError, match="has --packages"):
+    with pytest.raises(laptop.SessionError, match="has --packages") as raised:
         laptop.create_session(settings(tmp_path, tmp_path, catalog=CATALOG))
+    assert raised.value.exit_code == 2
+    monkeypatch.delattr(laptop, "start")
+    with pytest.raises(NameError, match="'start'"):  # so far comes a run that has no jars of its own
+        laptop.create_session(settings(tmp_path, tmp_path))
 
 
 def test_on_s3_the_tables_are_glues(

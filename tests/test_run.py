@@ -253,11 +253,13 @@ OLD_JAVA = (
     "echo 'Exception in thread \"main\" java.lang.UnsupportedClassVersionError: org/apache/spark/launcher/Main' >&2\nexit 1\n"
 )
 NO_JARS = "#!/bin/sh\necho 'RuntimeException: [unresolved dependency: org.apache#jars;1: not found]' >&2\nexit 1\n"
+FULL = "#!/bin/sh\necho 'Could not reserve enough space for 2097152KB object heap' >&2\nexit 1\n"
 STARTS: dict[str, tuple[dict[str, str], int, list[str]]] = {
     "no Java on the PATH": ({"PATH": "{folder}", "JAVA_HOME": ""}, 1, ["Java 17 or 21", "apt-get install"]),
     "no Java in JAVA_HOME": ({"JAVA_HOME": "{folder}"}, 1, ["Java 17 or 21", "apt-get install", "{folder}"]),
     "a Java that is too old": ({"JAVA_HOME": "{folder}/old"}, 1, ["Java 17 or 21", "older"]),
     "a Java that is too new": ({"JAVA_HOME": "{folder}/new"}, 1, ["Java 17 or 21", "newer"]),
+    "too little memory": ({"JAVA_HOME": "{folder}/full"}, 1, ["too little memory for Spark's JVM: Could not reserve enough"]),
     "no Maven Central": ({"JAVA_HOME": "{folder}/jarless"}, 1, ["cannot download jars", "org.apache#jars;1", "Maven Central"]),
     "a setting that Java refuses": ({"JAVA_TOOL_OPTIONS": "-XX:+Nope"}, 1, ["setting of yours: Unrecognized VM option"]),
     "a setting that Spark refuses": ({"JAVA_HOME": "{folder}/bad"}, 1, ["Spark did not start: org", "Could not parse Master URL"]),
@@ -267,7 +269,8 @@ STARTS: dict[str, tuple[dict[str, str], int, list[str]]] = {
 
 @pytest.mark.parametrize("start", STARTS)
 def test_a_java_that_does_not_start(tmp_path: Path, start: str) -> None:
-    for name, program in {"old": OLD_JAVA, "new": NEW_JAVA, "bad": BAD_MASTER, "jarless": NO_JARS}.items():
+    programs = {"old": OLD_JAVA, "new": NEW_JAVA, "bad": BAD_MASTER, "jarless": NO_JARS, "full": FULL}
+    for name, program in programs.items():
         java = tmp_path / name / "bin" / "java"
         java.parent.mkdir(parents=True)
         java.write_text(program)
@@ -384,6 +387,8 @@ def test_a_run_on_local_files_has_none_of_hadoops_defaults_and_leaves_no_folder(
         "import laptop; from conftest import Path, settings\n"
         f"spark = laptop.create_session(settings(Path({str(small)!r}), Path({str(tmp_path / 'lake')!r})))\n"
         "assert spark._jsc.hadoopConfiguration().size() < 50\n"
+        "assert spark.sparkContext.uiWebUrl is None  # which shows everybody the settings\n"
+        "assert not spark._jvm.java.lang.System.getenv('HTTPS_PROXY')  # S3A has settings for it\n"
         "assert spark._jvm.java.lang.Runtime.getRuntime().maxMemory() > 1.5 * 2**30\n"
         "[code] = [p for p in spark._jvm.java.lang.management.ManagementFactory.getMemoryPoolMXBeans() if p.getName() == 'CodeCache']\n"
         "assert code.getUsage().getMax() > 2e8  # several runs in one session fill Java's 48 MB, and then Spark stops\n"

@@ -234,6 +234,10 @@ def test_a_run_that_cannot_work_stops_in_seconds(
 def test_an_s3_that_is_silent_is_given_up_in_two_minutes() -> None:
     config = laptop.s3_client(boto3.Session("any", "key"), None, is_signed=True).meta.config
     assert (config.connect_timeout + config.read_timeout) * config.retries["total_max_attempts"] <= 120
+    limits = {key.removeprefix("fs.s3a."): value.removesuffix("s") for key, value in laptop.S3A_CONF.items()}
+    tries = int(limits["attempts.maximum"]) * (1 + int(limits["retry.limit"]))
+    for name in ("connection.establish.timeout", "connection.timeout", "connection.request.timeout"):
+        assert int(limits[name]) * tries <= 120
 
 
 # Where the credentials, regions and endpoints come from
@@ -404,6 +408,7 @@ def test_only_a_public_input_in_a_bucket_of_its_own_goes_without_credentials(s3:
 def test_the_inputs_size_is_told_by_its_first_files(s3: S3Server, tmp_path: Path) -> None:
     s3.make_bucket("sized")
     source = write_small(tmp_path / "in")
+    write_lines(source / "log_data" / "b.json", PLAY)
     for prefix in ("raw", "lake"):
         s3.upload(source, "sized", prefix)
     _, size = access("s3a://sized/raw", "s3a://sized/lake", **s3.environment)
