@@ -30,8 +30,8 @@ INTERRUPTED = b"etl.py: error: interrupted; each table is whole, and the next ru
 
 
 def interrupt(*_: object) -> None:
-    """Ends the process at once, whatever it waits for: what a run has left at any moment is no harm to the next."""
-    if os.getpid() == PROCESS:  # PySpark's child, until it has become Java, is interrupted too
+    """Ends the process at once, and cleans nothing up: the next run removes what this one leaves."""
+    if os.getpid() == PROCESS:  # the child by which PySpark starts Java gets the signal too
         with contextlib.suppress(OSError):  # nobody may listen
             os.write(2, INTERRUPTED)
     os._exit(130)
@@ -52,12 +52,12 @@ import threading
 import time
 import traceback
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import reduce
-from itertools import pairwise
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
@@ -90,7 +90,7 @@ LOG_SCHEMA = schema_of(
     "length double, level string, location string, method string, page string, registration double, "
     "sessionId long, song string, status long, ts long, userAgent string, userId string"
 )
-# For each table what a row is, then its columns with their types, meanings and units
+# For each table its name and what a row is, then a line for each column: name, type, and meaning with its unit
 MEANINGS = """
 songs: One row per song of the catalogue; of copies that differ one with a known year, by its title the first.
 song_id string which song
@@ -135,19 +135,19 @@ user_agent string the listener's browser and device; may be null
 year integer the year of start_time
 month integer the month of start_time, 1 to 12
 """
+REJECTED = "_rejected"
 BLOCKS = [block.split("\n", 1) for block in MEANINGS.strip().split("\n\n")]
-GRAINS = dict(head.split(": ", 1) for head, _ in BLOCKS)
 TABLES = {head.split(": ")[0]: schema_of(columns) for head, columns in BLOCKS}
-GRAINS["_rejected"] = "One row per line of the input that fits no table."
+GRAINS = dict(head.split(": ", 1) for head, _ in BLOCKS)
+GRAINS[REJECTED] = "One row per line of the input that fits no table."
+OUTPUTS = (*TABLES, REJECTED)
 KEYS = {name: schema.names[0] for name, schema in TABLES.items()}
 DIMENSIONS = tuple(name for name in TABLES if name != "songplays")
 SORTED_BY = {name: (key,) for name, key in KEYS.items()} | {
     "songs": ("artist_id", "song_id"),
     "songplays": ("start_time", "songplay_id"),
-    "_rejected": ("source_file", "line"),
+    REJECTED: ("source_file", "line"),
 }
-REJECTED = "_rejected"
-OUTPUTS = (*TABLES, REJECTED)
 
 PLAY_PAGE = "NextSong"
 PLAY_KEY = ("ts", "userId", "sessionId", "itemInSession")
@@ -181,6 +181,12 @@ def is_known(text: str) -> Column:
     return F.coalesce(F.col(text) != "", F.lit(False))
 
 
+def one_row_per_key(rows: DataFrame, table: str, best: Column) -> DataFrame:
+    """The rows of a table: for each key the best struct of its rows, which has the table's other columns."""
+    key, *others = TABLES[table].names
+    return rows.groupBy(key).agg(best.alias("best")).select(key, *(f"best.{name}" for name in others))
+
+
 def build_songs(song_rows: DataFrame) -> DataFrame:
     """One row per song_id: song_id, title, artist_id, year int (0 unknown), duration double (seconds).
 
@@ -194,11 +200,7 @@ def build_songs(song_rows: DataFrame) -> DataFrame:
             year.alias("year"),
         )
     )  # fmt: skip
-    return (
-        song_rows.groupBy("song_id")
-        .agg(best.alias("best"))
-        .select("song_id", "best.title", "best.artist_id", "best.year", "best.duration")
-    )
+    return one_row_per_key(song_rows, "songs", best)
 
 
 def build_artists(song_rows: DataFrame) -> DataFrame:
@@ -217,11 +219,7 @@ def build_artists(song_rows: DataFrame) -> DataFrame:
             F.col("artist_longitude").alias("longitude"),
         )
     )  # fmt: skip
-    return (
-        song_rows.groupBy("artist_id")
-        .agg(best.alias("best"))
-        .select("artist_id", "best.name", "best.location", "best.latitude", "best.longitude")
-    )
+    return one_row_per_key(song_rows, "artists", best)
 
 
 def build_users(log_rows: DataFrame) -> DataFrame:
@@ -230,14 +228,9 @@ def build_users(log_rows: DataFrame) -> DataFrame:
     Every logged-in user of the log, on any page, with the values of the latest event by ts (ties: sessionId,
     itemInSession).
     """
+    new_names = {"userId": "user_id", "firstName": "first_name", "lastName": "last_name"}
     latest = F.max(F.struct("ts", "sessionId", "itemInSession", "level", "first_name", "last_name", "gender"))
-    return (
-        log_rows.filter(is_known("userId"))
-        .withColumnsRenamed({"userId": "user_id", "firstName": "first_name", "lastName": "last_name"})
-        .groupBy("user_id")
-        .agg(latest.alias("latest"))
-        .select("user_id", "latest.first_name", "latest.last_name", "latest.gender", "latest.level")
-    )
+    return one_row_per_key(log_rows.filter(is_known("userId")).withColumnsRenamed(new_names), "users", latest)
 
 
 def songplay_id() -> Column:
@@ -311,10 +304,10 @@ def build_time(songplays: DataFrame) -> DataFrame:
 def is_one_object(line: str) -> Column:
     """True where a line holds a JSON object and nothing else, as long as that object itself is not broken.
 
-    Spark's parser stops at the end of the first object. A line that starts with a brace, with no closing brace before
-    its last byte, has nothing beyond that object: this sees to nearly all lines, in a sixth of the time of parsing.
-    Any other line is wrapped, before a key that is drawn at random: so the line can't hold that key itself. Where the
-    wrapping has its two keys and no third, the line stands there whole.
+    Spark's parser ignores what follows the first object. Nearly all lines pass a fast test, which takes a sixth of the
+    time of parsing: the line starts with { and has no } before its last byte. Any other line is put into an object of
+    two keys, {"line": LINE, "RANDOM": 1}. If Spark finds just these two keys there, the line was one whole value; the
+    second key is random, so that no line can hold it.
     """
     text, end = F.col(line), uuid.uuid4().hex
     before_end = text.cast("binary").substr(F.lit(1), F.octet_length(line) - 1)
@@ -338,10 +331,9 @@ def read_lines(spark: SparkSession, folder: str) -> DataFrame:
 def read_rows(
     spark: SparkSession, folder: str, schema: T.StructType, columns: Sequence[str], reason: Column
 ) -> DataFrame:
-    """A row per line below a folder: the wanted columns of the schema, reason, source_file, line.
+    """A row per line below a folder: the wanted columns of the schema, and of rejected lines reason, source_file, line.
 
-    The last three are null but for rejected lines: those that are none of the schema's rows, and those for which the
-    given column has a reason.
+    A line is rejected where it does not fit the schema, or where the given column `reason` is not null.
     """
     with_broken = T.StructType([*schema, T.StructField("broken", T.StringType())])
     options = {"columnNameOfCorruptRecord": "broken", "allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
@@ -390,7 +382,8 @@ def read_logs(spark: SparkSession, folder: str) -> DataFrame:
 
 # --- Checks: what must hold before anything is written ---------------------------------------------------------------
 
-# For each key of a table: how many of its rows have it (`stored`), and how many other rows refer to it (`used`)
+# What must not be true of any key: `stored` is how many rows of its table have it, `used` how many of songplays or the
+# log refer to it
 RULES = {
     "null keys": "key IS NULL",
     "keys that are not unique": "stored > 1",
@@ -400,9 +393,9 @@ RULES = {
 
 
 def has_just_the_keys(key: str, table: DataFrame, referring: DataFrame) -> bool:
-    """True where a table has each key that refers to it once, and no other; no table is shuffled to find that out.
+    """True where the table's keys are just those that are referred to, each once.
 
-    By the number of the keys and the XOR of their hashes, which takes half the time of a tally.
+    It compares their number and the XOR of their hashes: the table is not shuffled, and it takes half a tally's time.
     """
     hashed = F.when(F.col(key).isNotNull(), F.xxhash64(key)).alias("hash")
     totals = F.count("*"), F.bit_xor("hash")
@@ -442,7 +435,7 @@ def check_tables(tables: dict[str, DataFrame], log_rows: DataFrame) -> None:
 MARKER, LOCK = "_lake", "_lock-"
 MARKER_TEXT = f"etl.py owns the folders {', '.join(OUTPUTS)} beside this file, and deletes data files in them.\n"
 OLD_MARKER = "_runs"  # of the lakes that earlier versions of this job have written
-# As Spark names them; the UUID is that of their write
+# A data file as Spark names it; all files of one write have the same UUID
 DATA_FILE = re.compile(r".*/part-(?:[^/]+-)?\d{5,}-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[^/]*")
 LEFTOVERS = ("_temporary", "__magic", ".spark-staging", ".part-")  # of a committer that died; checksums of old files
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"  # where Spark puts null and the empty text
@@ -463,6 +456,11 @@ def open_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:
     return file_system, file_system.makeQualified(path)
 
 
+def list_below(spark: SparkSession, file_system: Any, path: Any) -> Any:
+    """The status of each file below a folder, in a list of Java's."""
+    return java(spark, "org.apache.hadoop.util.functional.RemoteIterators").toList(file_system.listFiles(path, True))
+
+
 def write_text(file_system: Any, path: Any, text: str) -> None:
     """Writes a small file, also over an old one."""
     try:
@@ -470,7 +468,7 @@ def write_text(file_system: Any, path: Any, text: str) -> None:
         stream.write(bytearray(text.encode()))
         stream.close()
     except Exception as error:
-        raise JobError(f"cannot write {path.toString()}: {explain(error)}") from error
+        raise JobError(f"cannot write {path}: {explain(error)}") from error
 
 
 def literal(path: str) -> str:
@@ -487,13 +485,13 @@ def write_id(file: str) -> str:
 def arrange(name: str, table: DataFrame, partitions: tuple[str, ...]) -> DataFrame:
     """The frame as it is to be written: sorted, in one file for a small folder and in several for a large one."""
     by = f"({', '.join(partitions)})" if partitions else ""
-    # By a view, for DataFrame.hint of Spark 3.5 takes no columns; one that stays, for Spark forgets what is kept of a
-    # view that is dropped
+    # In SQL, since DataFrame.hint of Spark 3.5 takes no columns; and the view stays, since with a view Spark also drops
+    # the rows of it that are kept in memory
     table.createOrReplaceTempView(view := f"table_{name}")
     spread = table.sparkSession.sql(f"SELECT /*+ REBALANCE{by} */ * FROM {view}")
     if set(partitions) - {"year", "month"}:  # maybe thousands of small folders, which one task would write for hours
         folders = F.size(F.collect_set(F.struct(*partitions)))
-        rows, number = table.agg(F.count("*"), folders).first() or (0, 0)
+        rows, number = table.agg(F.count("*"), folders).collect()[0]
         if rows < SMALL_FOLDER_ROWS * number:
             threads = table.sparkSession.sparkContext.defaultParallelism
             spread = table.repartition(min(threads, -(-number // FOLDERS_PER_TASK)), *partitions)
@@ -513,7 +511,7 @@ class Lake:
         self.spark, self.run_id, self.partitions = spark, run_id, settings.partitions
         self.fs, self.root = open_path(spark, f"{settings.output}/")
         pids = os.getpid(), java(spark, "java.lang.ProcessHandle").current().pid()
-        self.has_folders = not str(self.fs.getUri()).startswith("s3")
+        self.has_folders = not str(self.fs.getUri()).startswith("s3")  # where a folder is but the start of a key
         self.host = re.sub(r"[^\w.-]", "-", f"{socket.gethostname()}-{uuid.getnode():x}")  # many machines share a name
         who = (self.host, *map(str, pids), spark.sparkContext.applicationId)
         self.lock = self._path(LOCK + ",".join((run_id, *who)))
@@ -521,6 +519,7 @@ class Lake:
         self.mixed: set[str] = set()  # tables that may hold files of two runs
 
     def _path(self, name: str) -> Any:
+        """Hadoop's Path of a name in the lake, or of a whole URI."""
         return java(self.spark, "org.apache.hadoop.fs.Path")(self.root, name)
 
     @contextlib.contextmanager
@@ -560,23 +559,24 @@ class Lake:
         now = times.pop(self.lock.getName())  # in the file system's own time
         processes = java(self.spark, "java.lang.ProcessHandle")
         for name in (name for name in times if name.startswith(LOCK)):
-            # an earlier version's name is the run's id alone
+            # an earlier version's name is the run's id alone, of which the rest is not known
             run_id, host, *pids, application = [*name.removeprefix(LOCK).split(","), *"????"][:5]
             is_gone = host == self.host and not any(processes.of(int(pid)).isPresent() for pid in pids)
             is_silent = now - times[name] > DEAD_AFTER_SECONDS * 1000
             # this application has the lock of its earlier attempt on YARN, or of an earlier run in this session
             if not (is_gone or is_silent or application == self.spark.sparkContext.applicationId):
                 raise JobError(
-                    f"another run is at work on {self.root.toString()}: run {run_id}, process {pids[0]} on {host}; "
+                    f"another run is at work on {self.root}: run {run_id}, process {pids[0]} on {host}; "
                     "wait for it to end"
                 )
             self.fs.delete(self._path(name), False)
         if not {MARKER, OLD_MARKER} & times.keys():
-            for path in (self._path(name).toString() for name in OUTPUTS if any(map(write_id, self._files(name)))):
-                raise JobError(
-                    f"{path} holds data files, and {self.root.toString()} is no lake of this job; give another output, "
-                    f"or make a file {MARKER} there to let the job replace them"
-                )
+            for name in OUTPUTS:
+                if any(map(write_id, self._files(name))):
+                    raise JobError(
+                        f"{self._path(name)} holds data files, and {self.root} is no lake of this job; give another "
+                        f"output, or make a file {MARKER} there to let the job replace them"
+                    )
 
     def _state(self) -> str:
         """What a failed run leaves, in words."""
@@ -602,7 +602,7 @@ class Lake:
     def _replace(self, name: str, table: DataFrame) -> dict[str, Any]:
         """Replaces a table's rows by the frame's."""
         if not self.fs.exists(self.lock):
-            raise JobError(f"another run has taken over {self.root.toString()}: run {self.run_id} was silent too long")
+            raise JobError(f"another run has taken over {self.root}: run {self.run_id} was silent too long")
         started = time.monotonic()
         self._tidy(self._path(name))
         before = self._files(name)
@@ -615,7 +615,7 @@ class Lake:
                 raise JobError(f"it has {found:,} rows after the write instead of {rows:,}")
         except Exception as error:
             self._take_back(name, before)
-            raise JobError(f"cannot write {self._path(name).toString()}: {explain(error)}") from error
+            raise JobError(f"cannot write {self._path(name)}: {explain(error)}") from error
         self.published.append(name)
         self._delete(name, list(filter(write_id, before)))
         self.mixed.remove(name)
@@ -625,10 +625,10 @@ class Lake:
 
     def _append(self, name: str, table: DataFrame) -> int:
         """Appends the rows to a table; how many they are. No rows are one file, so that readers find the columns."""
-        rows, path = table.count(), self._path(name).toString()
+        rows, path = table.count(), str(self._path(name))
         partitions = self.partitions.get(name, ()) if rows else ()
         for column in (column for column in partitions if table.schema[column].dataType == T.StringType()):
-            # which of these it was, no folder tells; sorted apart from null, they would open its folder once more
+            # Spark writes all of these to the folder of null: they become null before the sort, or it is opened twice
             table = table.withColumn(column, F.when(~F.col(column).isin("", NULL_FOLDER), F.col(column)))
         writer = arrange(name, table, partitions).write.mode("append").partitionBy(*partitions)
         writer = writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", False)
@@ -640,9 +640,9 @@ class Lake:
         return rows
 
     def _new_files(self, name: str, before: dict[str, int]) -> dict[str, int]:
-        """The files of this run's write, with their sizes: those with its id, or where none has one, the new write's.
+        """The files of this run's write, with their sizes: the new files with the run's id in their names.
 
-        Spark 3.5 and a platform's committer may not name them so.
+        Spark 3.5 and a platform's committer may leave the id out: then all new files, if they are of one write.
         """
         new = {file: size for file, size in self._files(name).items() if file not in before and write_id(file)}
         named = {file: size for file, size in new.items() if self.run_id in file}
@@ -654,7 +654,7 @@ class Lake:
             return 0
         reader = self.spark.read.schema(schema).option("recursiveFileLookup", True)
         reader = reader.option("pathGlobFilter", f"*{write_id(next(iter(files)))}*")
-        path = literal(self._path(name).toString())
+        path = literal(str(self._path(name)))
         return (reader.json(path) if name == REJECTED else reader.parquet(path)).count()
 
     def _take_back(self, name: str, before: dict[str, int]) -> None:
@@ -666,23 +666,20 @@ class Lake:
 
     def _files(self, table: str) -> dict[str, int]:
         """The files of a table that a reader sees, with their sizes."""
-        path, files = self._path(table), {}
-        statuses = self.fs.listFiles(path, True) if self.fs.exists(path) else None
-        while statuses and statuses.hasNext():
-            status = statuses.next()
-            files[status.getPath().toString()] = status.getLen()
-        below = len(path.toString())
-        return {file: size for file, size in files.items() if not re.search(r"/[._]", file[below:])}
+        path = self._path(table)
+        found = list_below(self.spark, self.fs, path) if self.fs.exists(path) else ()
+        files = {str(status.getPath()): status.getLen() for status in found}
+        return {file: size for file, size in files.items() if not re.search(r"/[._]", file.removeprefix(str(path)))}
 
     def _delete(self, table: str, files: list[str]) -> None:
         """Deletes files of a table, and the folders that this empties."""
         path = self._path(table)
-        paths = [java(self.spark, "org.apache.hadoop.fs.Path")(file) for file in files]
+        paths = [self._path(file) for file in files]
         if self.fs.hasPathCapability(path, "fs.capability.bulk.delete"):  # since Hadoop 3.4.1; 250 keys a request on S3
             bulk = self.fs.createBulkDelete(path)
             for start in range(0, len(paths), bulk.pageSize()):
                 for failed in bulk.bulkDelete(paths[start : start + bulk.pageSize()]):
-                    raise JobError(f"cannot delete {failed.getKey().toString()}: {failed.getValue()}")
+                    raise JobError(f"cannot delete {failed.getKey()}: {failed.getValue()}")
         else:
             for each in paths:
                 self.fs.delete(each, False)
@@ -709,10 +706,11 @@ COMMIT_TRIES = 10
 class IcebergLake:
     """Iceberg tables below the output, in a catalog that Spark's settings name.
 
-    Each table is written as a snapshot that no reader sees; then these are made current one by one. The first of these
-    commits decides between runs: it must find its table as it was when the run began. Whose rows the first table
-    holds, theirs is the lake: each later commit takes its table's state, looks at the first table, and replaces just
-    that state. So no table goes back to an older run, and a run that has lost the first table commits nothing more.
+    Each table is written as a snapshot that no reader sees; then these are made current one by one, `rejected` first.
+    That first commit decides between two runs: it fails where `rejected` has changed since the run began. Before each
+    later commit the run looks whether `rejected` still holds its rows; where the table has changed since that look, the
+    commit fails, and is tried again after another. So no table goes back to an older run, and a run that has lost
+    `rejected` commits nothing more.
     """
 
     def __init__(self, spark: SparkSession, settings: Settings, run_id: str) -> None:
@@ -725,9 +723,9 @@ class IcebergLake:
         spark.conf.set("spark.wap.id", run_id)
         spark.conf.set("spark.sql.iceberg.aggregate-push-down.enabled", False)  # rows are counted in the files
         self.names = {name: f"{settings.catalog}.{name.lstrip('_')}" for name in (REJECTED, *TABLES)}
-        self.folder = f"{settings.output}/{namespace}"
-        root = re.sub("^s3[an]:", "s3:", open_path(spark, self.folder)[1].toString())
-        self.locations = {name: f"{root}/{name.lstrip('_')}" for name in self.names}
+        root = f"{settings.output}/{namespace}"
+        self.folders = {name: open_path(spark, f"{root}/{name.lstrip('_')}") for name in self.names}
+        self.locations = {name: re.sub("^s3[an]:", "s3:", str(path)) for name, (_, path) in self.folders.items()}
         self.tables: dict[str, Any] = {}  # in Iceberg's own API
         self.published: list[str] = []
         self.unsure: list[str] = []  # a table whose commit had no answer yet
@@ -737,13 +735,12 @@ class IcebergLake:
         """Finds out whether the lake can be written. What fails is raised as a JobError that tells its state."""
         try:
             self.spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {self.settings.catalog}")
-            for name, table in self.names.items():
-                files, path = open_path(self.spark, f"{self.folder}/{name.lstrip('_')}")
-                found = files.listStatus(path) if files.exists(path) else ()
-                if self.spark.catalog.tableExists(table):
+            for name, (file_system, path) in self.folders.items():
+                found = file_system.listStatus(path) if file_system.exists(path) else ()
+                if self.spark.catalog.tableExists(self.names[name]):
                     self._load(name)
                 elif {status.getPath().getName() for status in found} - {"data", "metadata"}:  # as a dead run leaves
-                    raise JobError(f"{path.toString()} holds files and is no table of {self.settings.catalog}")
+                    raise JobError(f"{path} holds files and is no table of {self.settings.catalog}")
             self.owner = self._current(REJECTED)
             yield
         except Exception as error:
@@ -873,7 +870,8 @@ def new_session(spark: SparkSession, conf: dict[str, str]) -> SparkSession:
     """A session beside the given one, with these settings, and with its catalogs, which Spark does not copy."""
     session = spark.newSession()
     catalogs = [row["key"] for row in spark.sql("SET").collect() if row["key"].startswith("spark.sql.catalog.")]
-    for key, value in ({key: str(spark.conf.get(key)) for key in catalogs} | conf).items():
+    values = {key: str(spark.conf.get(key)) for key in catalogs}  # SET hides those that look like secrets
+    for key, value in (values | conf).items():
         if session.conf.get(key, None) != value:  # a static one is there already, and must not be set
             session.conf.set(key, value)
     return session
@@ -902,11 +900,9 @@ def list_files(spark: SparkSession, folder: str, rows: DataFrame) -> int:
         raise JobError(f"no *.json or *.json.gz file below {folder}")
     file_system, path = open_path(spark, folder)
     if folder.startswith("s3"):  # Hadoop's Path merges slashes, and of two files with one path Spark reads one
-        listed = file_system.listFiles(path, True)
-        statuses = java(spark, "org.apache.hadoop.util.functional.RemoteIterators").toList(listed)
+        statuses = list_below(spark, file_system, path)
         if java(spark, "java.util.HashSet")(statuses).size() < statuses.size():
-            names = sorted(status.getPath().toString() for status in statuses)
-            twice = next(name for name, following in pairwise(names) if name == following)
+            [(twice, _)] = Counter(str(status.getPath()) for status in statuses).most_common(1)
             raise JobError(f"two keys differ in slashes only, and Hadoop takes them for one: {twice}; rename one")
     if folder.startswith("file:"):  # where Java leaves out what it cannot spell or finds gone
         is_utf8 = java(spark, "java.lang.System").getProperty("sun.jnu.encoding") == "UTF-8"
@@ -922,7 +918,7 @@ def list_files(spark: SparkSession, folder: str, rows: DataFrame) -> int:
 
 def count_lines(folder: str, rows: DataFrame, max_rejected: float) -> dict[str, int]:
     """The lines and rejected lines of an input; JobError where there are none, or too many are rejected."""
-    lines, rejected = rows.select(F.count("*"), F.count("reason")).first() or (0, 0)
+    lines, rejected = rows.select(F.count("*"), F.count("reason")).collect()[0]
     if not lines:
         raise JobError(f"no line in any file below {folder}")
     if rejected / lines > max_rejected:
@@ -936,7 +932,7 @@ def count_lines(folder: str, rows: DataFrame, max_rejected: float) -> dict[str, 
 
 
 def say(text: str) -> None:
-    """Prints a line; a reader that has gone away, or one who has no letter for it, is no reason to stop."""
+    """Prints a line; a closed pipe, or an encoding without its letters, is no reason to stop."""
     try:
         print(text, flush=True)
     except UnicodeEncodeError:
@@ -951,13 +947,12 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = sa
     Raises JobError, or Spark's own errors before the lake is touched. Nothing is retried here: Spark retries tasks,
     S3A requests, and YARN the whole application.
     """
-    started = since = time.monotonic()
+    started = time.monotonic()
     run_id = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
     steps: dict[str, float] = {}
 
     def step(name: str, text: str) -> None:
-        nonlocal since
-        seconds, since = time.monotonic() - since, time.monotonic()
+        seconds = time.monotonic() - started - sum(steps.values())
         steps[name] = steps.get(name, 0) + seconds
         say(f"{text:<60} {seconds:8.1f} s")
 
@@ -983,7 +978,7 @@ def run(spark: SparkSession, settings: Settings, say: Callable[[str], None] = sa
                 "songplays": songplays,
             }
             check_tables(tables, log_rows)
-            plays, matched = songplays.agg(F.count("*"), F.count("song_id")).first() or (0, 0)
+            plays, matched = songplays.agg(F.count("*"), F.count("song_id")).collect()[0]
             step("build", f"built and checked 5 tables, {plays:,} plays")
 
             rejected = [
@@ -1022,16 +1017,17 @@ def find_config(given: str | None, spark: SparkSession | None) -> str | None:
 
     ConfigError where one that was given or handed over is not there: another one never takes its place.
     """
-    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "dl.cfg")
-    places, wanted = [given or "dl.cfg"] + ([] if given else [beside]), given
-    if spark:
+    wanted, places = given, ["dl.cfg", os.path.join(os.path.dirname(os.path.abspath(__file__)), "dl.cfg")]
+    if given:
+        places = [given]
+    elif spark:
         conf = spark.sparkContext.getConf()
         uris = ",".join(conf.get(key) or "" for key in ("spark.yarn.dist.files", "spark.files")).split(",")
-        handed = next((unquote(urlsplit(uri).path) for uri in uris if uri.endswith(("/dl.cfg", "#dl.cfg"))), None)
-        if handed and not given:  # in cluster mode YARN puts it in the working folder
-            places = ["dl.cfg" if conf.get("spark.submit.deployMode") == "cluster" else handed]
-        wanted = given or handed
-        places += [SparkFiles.get(os.path.basename(wanted))] if wanted else []
+        wanted = next((unquote(urlsplit(uri).path) for uri in uris if uri.endswith(("/dl.cfg", "#dl.cfg"))), None)
+        if wanted:  # in cluster mode YARN puts it in the working folder
+            places = ["dl.cfg" if conf.get("spark.submit.deployMode") == "cluster" else wanted]
+    if spark and wanted:
+        places.append(SparkFiles.get(os.path.basename(wanted)))
     found = next(filter(os.path.isfile, places), None)
     if wanted and not found:
         raise ConfigError(f"no configuration file {wanted}")
@@ -1089,13 +1085,19 @@ def to_uri(path: str, folder: str, spark: SparkSession | None = None) -> str:
     return "file://" + os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
 
+def to_place(uri: str) -> str:
+    """One spelling of all URIs of a place, with a slash at its end: what starts with another's lies inside it."""
+    if uri.startswith("file://"):
+        uri = os.path.realpath(uri.removeprefix("file://"))
+    return os.path.join(re.sub("^s3[an]?://", "s3://", uri), "")
+
+
 def to_partitions(table: str, text: str) -> tuple[str, ...]:
     """The partition columns of a table; ConfigError where they are none of its columns."""
     columns = tuple(column.strip().lower() for column in text.split(",") if column.strip())
-    unknown = [column for column in columns if column not in TABLES[table].names or column == KEYS[table]]
-    if unknown or len(set(columns)) < len(columns):
-        allowed = ", ".join(name for name in TABLES[table].names if name != KEYS[table])
-        raise ConfigError(f"{table.upper()} in [PARTITIONS] is {text!r}; give some of {allowed}, each once")
+    allowed = [name for name in TABLES[table].names if name != KEYS[table]]
+    if not set(columns) <= set(allowed) or len(set(columns)) < len(columns):
+        raise ConfigError(f"{table.upper()} in [PARTITIONS] is {text!r}; give some of {', '.join(allowed)}, each once")
     return columns
 
 
@@ -1104,6 +1106,14 @@ def to_catalog(text: str) -> str:
     if text and not re.fullmatch(r"[A-Za-z_]\w*\.[a-z_][a-z0-9_]*", text, re.ASCII):
         raise ConfigError(f"CATALOG is {text!r}; give a catalog and a lower-case namespace, such as glue.sparkify")
     return text
+
+
+def to_share(text: str) -> float:
+    """The share of lines that may be rejected; ConfigError where it is none."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise ConfigError(f"MAX_REJECTED is {text!r}; give a share of the lines from 0 to 1")
 
 
 def make_settings(options: argparse.Namespace, spark: SparkSession | None = None) -> Settings:
@@ -1115,24 +1125,20 @@ def make_settings(options: argparse.Namespace, spark: SparkSession | None = None
     source = to_uri(options.input or config["PATHS"]["INPUT_DATA"], here if options.input else beside, spark)
     output = to_uri(options.output or config["PATHS"]["OUTPUT_DATA"], here if options.output else beside, spark)
     report = options.report and to_uri(options.report, here, spark)
-    uris = [re.sub("^s3[an]?://", "s3://", uri) for uri in (source, output, report or "none")]
-    places = [os.path.join(os.path.realpath(uri[7:]) if uri.startswith("file://") else uri, "") for uri in uris]
-    if places[0].startswith(places[1]) or places[1].startswith(places[0]):
+    of_source, of_output, of_report = (to_place(uri) for uri in (source, output, report or "none"))
+    if of_source.startswith(of_output) or of_output.startswith(of_source):
         raise ConfigError(f"the output {output} and the input {source} lie inside one another; give separate folders")
-    catalog, keep_days = to_catalog(options.catalog or config["LAKE"]["CATALOG"]), config["LAKE"]["KEEP_DAYS"]
+    catalog = to_catalog(options.catalog or config["LAKE"]["CATALOG"])
     taken = (*OUTPUTS, MARKER, *catalog.split(".")[1:])
-    if places[2].startswith((places[0], *(f"{places[1]}{name}/" for name in taken))):
+    if of_report.startswith((of_source, *(f"{of_output}{name}/" for name in taken))):
         raise ConfigError(f"the report {report} would lie among the files of the input or of a table")
-    if places[1].startswith(places[2]):
+    if of_output.startswith(of_report):
         raise ConfigError(f"the report {report} would be a file where the output {output} needs a folder")
-    limit, max_rejected = options.max_rejected or config["LIMITS"]["MAX_REJECTED"], -1.0
-    with contextlib.suppress(ValueError):
-        max_rejected = float(limit)
-    if not 0 <= max_rejected <= 1:
-        raise ConfigError(f"MAX_REJECTED is {limit!r}; give a share of the lines from 0 to 1")
     partitions = {name.lower(): to_partitions(name.lower(), text) for name, text in config["PARTITIONS"].items()}
+    keep_days = config["LAKE"]["KEEP_DAYS"]
     if not re.fullmatch(r"[1-9]\d{0,4}", keep_days, re.ASCII):
         raise ConfigError(f"KEEP_DAYS is {keep_days!r}; give a number of days")
+    max_rejected = to_share(options.max_rejected or config["LIMITS"]["MAX_REJECTED"])
     return Settings(source, output, partitions, max_rejected, catalog, int(keep_days), report, config["AWS"])
 
 

@@ -94,10 +94,10 @@ JAVA_PACKAGE = "apt-get install openjdk-17-jre-headless"
 START_PROBLEMS = {
     "UnsupportedClassVersionError": f"Java 17 or 21 is needed and the one found is older (Debian: {JAVA_PACKAGE})",
     "getSubject is not supported": f"Java 17 or 21 is needed and the one found is newer (Debian: {JAVA_PACKAGE})",
-    "(?i)[^\n]*(?:could not (?:reserve|allocate)|cannot allocate memory|insufficient memory)[^\n]*": (
+    "(?i).*(?:could not (?:reserve|allocate)|cannot allocate memory|insufficient memory).*": (
         "too little memory for Spark's JVM: {0}"
     ),
-    "(?:Unrecognized|Invalid) [^\n]*": "Java or Spark refuses a setting of yours: {0}",
+    "(?:Unrecognized|Invalid) .*": "Java or Spark refuses a setting of yours: {0}",
     "unresolved dependency: [^:\\n]*": "cannot download jars: {0}; is Maven Central reachable?",
 }
 
@@ -116,10 +116,8 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
     Raises SessionError, in one line: no Java, no jars, a bucket that cannot be listed.
     """
     check_java()
-    uris = [settings.input, settings.output, *([settings.report] if settings.report else [])]
-    access: dict[str, str] = {}
-    if any(uri.startswith("s3a://") for uri in uris):
-        access, size = s3a_access(uris, settings.aws)
+    uris = [uri for uri in (settings.input, settings.output, settings.report) if uri]
+    access, size = s3a_access(uris, settings.aws) if any(map(bucket_of, uris)) else ({}, 0)
     if settings.input.startswith("file://"):
         size = local_bytes(settings.input)
     conf = CONF | (S3_CONF if access else {} if settings.catalog else LOCAL_FILES_CONF)
@@ -127,9 +125,8 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         jars = [ICEBERG, conf["spark.jars.packages"], ICEBERG_AWS] if access else [ICEBERG]
         conf["spark.jars.packages"] = ",".join(jars)
     is_local = all(uri.startswith("file://") for uri in uris)
-    conf["spark.driver.extraClassPath"] = hide_defaults("mapred", "yarn", *["core"] * is_local)
-    is_small = settings.input.startswith(("file://", "s3a://")) and size <= SMALL_INPUT_BYTES
-    if is_small:
+    conf["spark.driver.extraClassPath"] = hide_defaults("mapred", "yarn", *(["core"] if is_local else []))
+    if settings.input.startswith(("file://", "s3a://")) and size <= SMALL_INPUT_BYTES:
         conf["spark.driver.defaultJavaOptions"] = SMALL_INPUT_JAVA
     if "spark.jars.packages" in conf and "--packages" in os.environ.get("PYSPARK_SUBMIT_ARGS", ""):
         raise SessionError("PYSPARK_SUBMIT_ARGS has --packages, which would replace the jars of this run; unset it", 2)
@@ -342,8 +339,8 @@ def listed_bytes(client: Any, uri: str, folders: tuple[str, ...]) -> int:
     bucket, _, prefix = uri.removeprefix("s3a://").partition("/")
     size = 0
     for folder in folders:
-        wanted = {"Prefix": (prefix and prefix + "/") + folder, "MaxKeys": 1000 if folder else 1}
-        page = client.list_objects_v2(Bucket=bucket, **wanted)
+        start = (prefix and prefix + "/") + folder
+        page = client.list_objects_v2(Bucket=bucket, Prefix=start, MaxKeys=1000 if folder else 1)
         size += sum(file["Size"] for file in page.get("Contents", ()) if folder)
     return size
 
