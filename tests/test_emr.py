@@ -109,8 +109,8 @@ def test_a_run_uploads_starts_follows_and_prints_the_report(cloud: Cloud, capsys
     run_to_success(cloud)
     assert "An earlier run took 1.10 hours with its start: $1.11 to $3.05." in capsys.readouterr().err
     assert cloud.run(f"--yes --no-wait {cloud.new_application()}") == 0
-    shown = capsys.readouterr().err  # no cluster, which takes time to start; the last two reports may be of one second
-    assert re.search(r"An earlier run took (0\.50|1\.00) hours", shown)
+    said = capsys.readouterr().err  # no cluster, which takes time to start; the last two reports may be of one second
+    assert re.search(r"An earlier run took (0\.50|1\.00) hours", said)
 
 
 def test_a_failed_run_waits_for_the_drivers_own_error(cloud: Cloud, capsys: Shown) -> None:
