@@ -92,7 +92,10 @@ def command_run(args: argparse.Namespace) -> int:
 
 def _ask(question: str) -> str:
     print(question, end="", file=sys.stderr, flush=True)  # input itself would ask on stdout, which is for results
-    return input().strip().lower()
+    try:
+        return input().strip().lower()
+    except EOFError:  # Ctrl-D
+        return ""
 
 
 def _ask_what_now(run: Run, own_cluster: bool, is_terminated: bool) -> int:
@@ -101,7 +104,7 @@ def _ask_what_now(run: Run, own_cluster: bool, is_terminated: bool) -> int:
     if sys.stdin.isatty() and not is_terminated:
         try:
             answer = _ask("\nStop the job (s), or leave it running (Enter)? ")
-        except (KeyboardInterrupt, EOFError):
+        except KeyboardInterrupt:
             pass
         except SystemExit:  # SIGTERM stops it here too
             is_terminated = True

@@ -394,9 +394,9 @@ def test_a_signal_while_aws_takes_no_start_ends_the_tries(number: int, code: int
 
 
 @pytest.mark.parametrize(
-    ("answer", "starts"), [(None, False), ("", False), ("nope", False), ("y", True), ("Yes ", True)]
+    ("answer", "starts"), [(None, False), ("", False), ("nope", False), (hang_up, False), ("y", True), ("Yes ", True)]
 )
-def test_nothing_starts_without_a_yes(answer: str | None, starts: bool, cloud: Cloud, capsys: Shown, types: Any) -> None:  # fmt: skip
+def test_nothing_starts_without_a_yes(answer: Any, starts: bool, cloud: Cloud, capsys: Shown, types: Any) -> None:  # fmt: skip
     types(answer)
     assert cloud.run("--no-wait") == (0 if starts else 2)
     out, shown = capsys.readouterr()
