@@ -802,7 +802,7 @@ class IcebergLake:
                 self._load(name)
             self.tables[name].refresh()
             new = next(each for each in self.tables[name].snapshots() if each.summary().get("run-id") == self.run_id)
-            found = self.spark.read.option("snapshot-id", new.snapshotId()).table(self.names[name]).count()
+            found = self.spark.sql(f"SELECT * FROM {self.names[name]} VERSION AS OF {new.snapshotId()}").count()
             if found != rows:
                 raise JobError(f"it has {found:,} rows after the write instead of {rows:,}")
         except Exception as error:
