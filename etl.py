@@ -559,7 +559,7 @@ class Lake:
         now = times.pop(self.lock.getName())  # in the file system's own time
         processes = java(self.spark, "java.lang.ProcessHandle")
         for name in (name for name in times if name.startswith(LOCK)):
-            # an earlier version's name is the run's id alone, of which the rest is not known
+            # an earlier version's name is the run's id alone; its other parts are ?
             run_id, host, *pids, application = [*name.removeprefix(LOCK).split(","), *"????"][:5]
             is_gone = host == self.host and not any(processes.of(int(pid)).isPresent() for pid in pids)
             is_silent = now - times[name] > DEAD_AFTER_SECONDS * 1000

@@ -48,10 +48,11 @@ def command_run(args: argparse.Namespace) -> int:
     if not (run or args.cluster):
         say(cost(args, aws.last_seconds(args.logs, plan.name) if aws else None))
     if aws and not run:
-        if not (args.yes or args.upload_only or sys.stdin.isatty()):
-            raise UsageError("this costs money and there is no terminal to ask: give --yes")
-        if not (args.yes or args.upload_only or _ask("Start it? [y/N] ") in ("y", "yes")):
-            raise UsageError("nothing was started")
+        if not (args.yes or args.upload_only):
+            if not sys.stdin.isatty():
+                raise UsageError("this costs money and there is no terminal to ask: give --yes")
+            if _ask("Start it? [y/N] ") not in ("y", "yes"):
+                raise UsageError("nothing was started")
         for uri, text in plan.uploads.items():
             aws.put(uri, text)
     if aws is None or args.upload_only:

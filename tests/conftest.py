@@ -34,8 +34,11 @@ PLAY: dict[str, Any] = {
     "sessionId": 139, "itemInSession": 0, "level": "free", "firstName": "Kay", "lastName": "X", "gender": "F",
 }  # fmt: skip
 IS_LAPTOPS = pyspark.__version__.startswith("4.0")  # the version for which laptop.py brings jars
-ICEBERGS = {"3.5": "3.5_2.12:1.10.1", "4.0": "4.0_2.13:1.10.1", "4.1": "4.1_2.13:1.11.0"}
-ICEBERG = laptop.ICEBERG.replace(ICEBERGS["4.0"], ICEBERGS[pyspark.__version__[:3]])
+ICEBERGS = {  # of the other versions
+    "3.5": "org.apache.iceberg:iceberg-spark-runtime-3.5_2.12:1.10.1",
+    "4.1": "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0",
+}
+ICEBERG = ICEBERGS.get(pyspark.__version__[:3], laptop.ICEBERG)
 PACKAGES = ",".join([ICEBERG, laptop.S3_CONF["spark.jars.packages"], laptop.ICEBERG_AWS] if IS_LAPTOPS else [ICEBERG])
 AWS_NAMES = [name for name in os.environ if name.startswith("AWS_")]
 

@@ -28,6 +28,8 @@ from xml.sax.saxutils import escape
 import pyspark
 from s3 import S3Server
 
+import laptop
+
 SPARK_HOME = Path(pyspark.__file__).parent
 HADOOP_VERSION = next(SPARK_HOME.glob("jars/hadoop-client-api-*.jar")).stem.rpartition("-")[2]
 SDK_VERSION = "2.29.52"
@@ -189,7 +191,7 @@ class Cluster:
     def _write_spark_conf(self) -> None:
         self.spark_conf.mkdir()
         cloud = "org.apache.spark.internal.io.cloud"
-        quick_start = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"  # for short runs
+        quick_start = f"-XX:+UseSerialGC {laptop.SMALL_INPUT_JAVA}"  # the runs are short, and the machine is small
         conf = {
             "spark.driver.extraJavaOptions": quick_start, "spark.executor.extraJavaOptions": quick_start,
             "spark.yarn.am.extraJavaOptions": quick_start, "spark.sql.shuffle.partitions": 4,
