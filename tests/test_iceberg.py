@@ -21,6 +21,7 @@ from typing import Any
 import duckdb
 import engines
 import oracle
+import pyspark
 import pytest
 from conftest import PLAY, ROOT, SAMPLE, open_catalog, run, run_etl, run_python, settings, write_lines
 from lakes import CATALOG, NAMESPACE, iceberg_table, some_of_sample, tables_of
@@ -529,6 +530,15 @@ def test_packages_of_ones_own_do_not_replace_the_jars_in_silence(
     monkeypatch.delattr(laptop, "start")
     with pytest.raises(NameError, match="'start'"):  # so far comes a run that has no jars of its own
         laptop.create_session(settings(tmp_path, tmp_path))
+
+
+def test_another_spark_than_the_jars_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyspark, "__version__", "4.3.0")
+    with pytest.raises(
+        laptop.SessionError, match=r"pyspark 4\.0, and 4\.3\.0 is installed.*requirements\.txt"
+    ) as raised:
+        laptop.create_session(settings(tmp_path, tmp_path, catalog=CATALOG))
+    assert raised.value.exit_code == 2
 
 
 def test_on_s3_the_tables_are_glues(

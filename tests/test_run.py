@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import oracle
 import pytest
@@ -23,6 +23,7 @@ from py4j.protocol import Py4JNetworkError
 from pyspark.sql import DataFrame, SparkSession
 
 import etl
+import laptop
 
 ETL = [sys.executable, str(ROOT / "etl.py")]
 
@@ -402,6 +403,27 @@ def test_a_run_on_local_files_has_none_of_hadoops_defaults_and_leaves_no_folder(
     }
     assert run_python(program, tmp_path, **environment) == ""
     assert list((tmp_path / "tmp").glob("tmp*")) == []
+
+
+@pytest.mark.parametrize(("size", "cores", "partitions"), [(0, 16, "8"), (1, 2, "8"), (1, 16, "16")])
+def test_large_inputs_have_javas_second_compiler_and_a_partition_for_each_core(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, cores: int, partitions: str
+) -> None:
+    started: list[dict[str, str]] = []
+
+    def start(conf: dict[str, str], verbose: bool) -> NoReturn:
+        started.append(conf)
+        raise laptop.SessionError("enough")
+
+    with open(small / "log_data" / "b.json", "w") as file:
+        file.truncate(size * laptop.SMALL_INPUT_BYTES)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(laptop, "start", start)
+    with pytest.raises(laptop.SessionError, match="enough"):
+        laptop.create_session(settings(small, tmp_path / "lake"))
+    [conf] = started
+    assert conf["spark.sql.shuffle.partitions"] == partitions
+    assert ("TieredStopAtLevel" in conf.get("spark.driver.defaultJavaOptions", "")) == (not size)
 
 
 def test_importing_it_does_nothing(tmp_path: Path) -> None:
