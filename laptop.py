@@ -67,7 +67,8 @@ S3A_CONF = {
     "fs.s3a.committer.magic.track.commits.in.memory.enabled": "true",
     "fs.s3a.performance.flags": "create,mkdir",
 }
-ICEBERG = "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.1"
+SPARK = "4.0"  # which Iceberg's jar is for
+ICEBERG = f"org.apache.iceberg:iceberg-spark-runtime-{SPARK}_2.13:1.10.1"
 ICEBERG_AWS = ",".join(f"software.amazon.awssdk:{part}:2.29.52" for part in ("glue", "kms", "dynamodb"))
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 JAVA_PROPERTIES = {  # by which Iceberg's clients of Glue and S3 learn what S3A has settings for
@@ -123,8 +124,8 @@ def create_session(settings: Settings, verbose: bool = False) -> SparkSession:
         size = local_bytes(settings.input)
     conf = CONF | (S3_CONF if access else {} if settings.catalog else LOCAL_FILES_CONF)
     if settings.catalog:
-        if not pyspark.__version__.startswith("4.0."):
-            problem = f"Iceberg's jar is for pyspark 4.0, and {pyspark.__version__} is installed"
+        if not pyspark.__version__.startswith(f"{SPARK}."):
+            problem = f"Iceberg's jar is for pyspark {SPARK}, and {pyspark.__version__} is installed"
             raise SessionError(f"{problem}: pip install -r requirements.txt", 2)
         jars = [ICEBERG, conf["spark.jars.packages"], ICEBERG_AWS] if access else [ICEBERG]
         conf["spark.jars.packages"] = ",".join(jars)

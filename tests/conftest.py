@@ -33,7 +33,7 @@ PLAY: dict[str, Any] = {
     "artist": "Ann", "song": "One", "length": 1.5, "page": "NextSong", "ts": 1541105830796, "userId": "8",
     "sessionId": 139, "itemInSession": 0, "level": "free", "firstName": "Kay", "lastName": "X", "gender": "F",
 }  # fmt: skip
-IS_LAPTOPS = pyspark.__version__.startswith("4.0")  # the version for which laptop.py brings jars
+IS_LAPTOPS = pyspark.__version__.startswith(laptop.SPARK)  # the version for which laptop.py brings jars
 ICEBERGS = {  # of the other versions
     "3.5": "org.apache.iceberg:iceberg-spark-runtime-3.5_2.12:1.10.1",
     "4.1": "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0",
