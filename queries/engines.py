@@ -19,13 +19,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyspark.sql import SparkSession
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import etl
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-    from pyspark.sql import SparkSession
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -255,17 +256,18 @@ def spark_query(spark: SparkSession, lake: str, catalog: str | None = None) -> Q
     return query
 
 
+def submitted_session() -> SparkSession | None:
+    """The session of spark-submit, where it runs this program."""
+    return SparkSession.builder.getOrCreate() if etl.is_submitted() else None
+
+
 @contextmanager
 def spark_engine(lake: str, config: str | None = None, catalog: str | None = None) -> Iterator[Query]:
-    from pyspark.sql import SparkSession
-
-    if etl.is_submitted():
-        spark = SparkSession.builder.getOrCreate()
-        uri = etl.to_uri(lake, os.getcwd(), spark)
-    else:
+    spark = submitted_session()
+    uri = etl.to_uri(lake, os.getcwd(), spark)
+    if not spark:
         import laptop
 
-        uri = etl.to_uri(lake, os.getcwd())
         aws = etl.read_config(etl.find_config(config, None))["AWS"]
         spark = laptop.create_session(etl.Settings(uri, uri, {}, catalog=catalog or "", aws=aws))
     try:
@@ -275,10 +277,11 @@ def spark_engine(lake: str, config: str | None = None, catalog: str | None = Non
 
 
 def configured_lake(config: str | None) -> tuple[str, str | None]:
-    """The output and, where it has one, the catalog of dl.cfg."""
-    path = etl.find_config(config, None)
+    """The output and, where it has one, the catalog of dl.cfg, which etl.py finds at the same place."""
+    spark = submitted_session()
+    path = etl.find_config(config, spark)
     found = etl.read_config(path)
-    uri = etl.to_uri(found["PATHS"]["OUTPUT_DATA"], os.path.dirname(path or f"{os.getcwd()}/"))
+    uri = etl.to_uri(found["PATHS"]["OUTPUT_DATA"], os.path.dirname(path or f"{os.getcwd()}/"), spark)
     return uri, found["LAKE"]["CATALOG"] or None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import oracle
 import pyspark
 import pytest
+import show
 from conftest import ICEBERG, PLAY, ROOT, SAMPLE, write_lines, write_small
 from lakes import CATALOG, some_of_sample, tables_of
 
@@ -57,7 +58,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Submitted:
         f"[AWS]\n{aws}[PATHS]\nINPUT_DATA = ../in\nOUTPUT_DATA = file:{folder}/lake\n[PARTITIONS]\nSONGS =\n"
     )
     (folder / "blocked" / "sitecustomize.py").write_text(
-        "import sys\nsys.modules.update(dict.fromkeys(['boto3', 'botocore', 'pandas', 'pyarrow', 'numpy']))\n"
+        "import sys\nsys.modules.update(dict.fromkeys(['boto3', 'botocore', 'duckdb', 'pandas', 'pyarrow', 'numpy']))\n"
     )
     given = {
         "spark.master": "local[1]",
@@ -102,6 +103,14 @@ def test_secrets_are_not_in_the_event_log_or_the_output(submitted: Submitted) ->
     for secret in (*SECRETS.values(), *ENVIRONMENT_SECRETS.values()):
         assert json.dumps(secret)[1:-1] not in submitted.events
         assert secret not in submitted.done.stdout + submitted.done.stderr
+
+
+def test_the_queries_find_its_lake_as_it_does(submitted: Submitted, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("--files", submitted.folder / CONF / "dl.cfg", ROOT / "queries" / "show.py", "--engine", "spark")
+    blocked = str(submitted.folder / "blocked")
+    done = submit(*MASTER, *command, "at_a_glance", cwd=submitted.folder / "cwd", PYTHONPATH=blocked)
+    assert show.main(["--lake", str(submitted.folder / "lake"), "at_a_glance"]) == 0
+    assert done.stdout == capsys.readouterr().out, done.stderr
 
 
 MASTER = ("--master", "local[1]", "--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=2")
